@@ -1,0 +1,143 @@
+/*-------------------------------------------------------------------------
+ *
+ * catalog.h
+ *	  Definitions of sources and streams, as weir's catalog tables hold them.
+ *
+ * The tables (install/10_catalog.sql) are the truth; what is here is a copy
+ * read in one transaction.  Whoever needs a definition reads it anew at the
+ * start of a worker, and again when the catalog generation in shared memory
+ * has moved (worker.h).
+ *
+ * Every catalog function runs SQL as the owner of the extension, whoever
+ * calls, with search_path pg_catalog, and switches back on return and on
+ * error.  Checks of what the caller may do belong to the api_*.c functions.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef WEIR_CATALOG_H
+#define WEIR_CATALOG_H
+
+#include "access/attnum.h"
+#include "datatype/timestamp.h"
+#include "nodes/pg_list.h"
+
+/* Schema of the tables, segments and state. */
+#define WEIR_SCHEMA "weir"
+#define WEIR_INTERNAL_SCHEMA "weir_internal"
+
+#define WEIR_NO_DURATION ((int64) -1)	/* an interval that is NULL */
+
+/* What create_* captured of its caller; all that user expressions see. */
+typedef struct CapturedSettings
+{
+	char	   *search_path;
+	char	   *timezone;
+	char	   *datestyle;
+	char	   *intervalstyle;
+} CapturedSettings;
+
+typedef struct SourceDef
+{
+	int32		source_id;
+	Oid			relid;			/* the foreign table */
+	char	   *name;			/* its bare name */
+	Oid			owner;			/* of the foreign table */
+	Oid			server_id;
+	char	   *server_name;
+	char	   *topic;
+	char	   *format;			/* "json" */
+	AttrNumber	event_time;		/* attribute of the foreign table; of
+								 * kafka_timestamp when none was named */
+	int64		max_out_of_orderness;	/* us */
+	int64		idle_timeout;	/* us, WEIR_NO_DURATION: never idle */
+	int64		max_future_skew;	/* us, WEIR_NO_DURATION: no limit */
+	char	   *start_from;		/* earliest, latest, a timestamp, or offsets */
+	char	   *filter;			/* expression over the columns, or NULL */
+	bool		stop_on_error;
+	int			workers;
+	int64		staging_limit;	/* bytes; 0: the setting */
+	int64		dead_letter_limit;	/* rows; 0: the setting */
+	bool		paused;
+	bool		preview;		/* no stream reads it */
+	bool		needs_key;		/* a stream uses kafka_key */
+	bool		needs_headers;	/* a stream uses kafka_headers */
+	char	   *stopped_message;	/* why it is stopped, or NULL */
+	char	   *stopped_sqlstate;
+	int			topic_incarnation;
+	CapturedSettings settings;
+} SourceDef;
+
+typedef struct StreamDef
+{
+	int32		stream_id;
+	char	   *name;
+	Oid			owner;
+	int32		source_id;
+	Oid			source_relid;
+	char	   *query;			/* deparsed, every name qualified */
+	Oid			target;
+	bool		target_created;
+	Oid			state;			/* state table; InvalidOid: none */
+	List	   *key_columns;	/* of char *, the target's key; NIL: unkeyed */
+	bool		emit_on_close;
+	int64		allowed_lateness;	/* us */
+	bool		drop_late_rows; /* else dead letters */
+	bool		stop_on_error;
+	int64		batch_interval; /* us; 0: adapts */
+	char	   *start_from;		/* own, or NULL: the source's */
+	bool		on_idle_advance;	/* options.on_idle = 'advance' */
+	double		max_dead_ratio;
+	int64		dead_letter_limit;	/* rows; 0: the setting */
+	int			fillfactor;
+	bool		paused;
+	char	   *failed_message; /* state failed, or NULL */
+	char	   *failed_sqlstate;
+	int64		seek_generation;	/* grows with each seek */
+	CapturedSettings settings;
+} StreamDef;
+
+/* NULL when it is not there (missing_ok); else ERROR 42704. */
+extern SourceDef *catalog_source_by_id(int32 source_id, bool missing_ok);
+extern SourceDef *catalog_source_by_relid(Oid relid, bool missing_ok);
+extern StreamDef *catalog_stream_by_id(int32 stream_id, bool missing_ok);
+extern StreamDef *catalog_stream_by_name(const char *name, bool missing_ok);
+
+/* All of them, of SourceDef * and StreamDef *, by id. */
+extern List *catalog_sources(void);
+extern List *catalog_streams(void);
+extern List *catalog_streams_of_source(int32 source_id);
+
+/* Written by workers; one row each, in the caller's transaction. */
+extern void catalog_stop_source(int32 source_id, const char *sqlstate,
+								const char *message);
+extern void catalog_fail_stream(int32 stream_id, const char *sqlstate,
+								const char *message);
+
+/* Owner of the extension; schemas' oids; the extension's own oid. */
+extern Oid	catalog_extension_owner(void);
+extern Oid	catalog_internal_schema(void);
+extern Oid	catalog_extension_oid(bool missing_ok);
+
+/*
+ * Does the cookie in the catalog say that this database is the one the
+ * sources were made in?  True as well when there is no cookie yet.
+ */
+extern bool catalog_cookie_matches(void);
+extern void catalog_write_cookie(void);
+
+/*
+ * Run user code as userid: SECURITY_RESTRICTED_OPERATION, the settings
+ * given.  leave() undoes it; a (sub)transaction abort undoes it as well.
+ */
+typedef struct UserContext
+{
+	Oid			save_userid;
+	int			save_sec_context;
+	int			guc_level;
+} UserContext;
+
+extern void catalog_enter_user(UserContext *save, Oid userid,
+							   const CapturedSettings *settings);
+extern void catalog_leave_user(const UserContext *save);
+
+#endif							/* WEIR_CATALOG_H */

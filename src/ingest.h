@@ -1,0 +1,88 @@
+/*-------------------------------------------------------------------------
+ *
+ * ingest.h
+ *	  Kafka -> staging: decode a record into a slot, stage the slots.
+ *
+ * A segment's columns, in this order (cheap ones first, since every batch
+ * reads them):
+ *		kafka_partition int, kafka_offset bigint, kafka_timestamp timestamptz,
+ *		the declared columns in the foreign table's order,
+ *		kafka_key bytea, kafka_headers weir.kafka_header[]
+ * The foreign table has the declared columns first, then kafka_topic,
+ * kafka_partition, kafka_offset, kafka_timestamp, kafka_key, kafka_headers.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef WEIR_INGEST_H
+#define WEIR_INGEST_H
+
+#include "catalog.h"
+#include "executor/tuptable.h"
+#include "kafka.h"
+#include "utils/relcache.h"
+
+#define SEGMENT_ATTR_PARTITION	1
+#define SEGMENT_ATTR_OFFSET		2
+#define SEGMENT_ATTR_TIMESTAMP	3
+#define SEGMENT_FIXED_ATTRS		3	/* before the declared columns */
+#define SOURCE_KAFKA_ATTRS		6	/* after them, in the foreign table */
+
+/* How a record ended (INTERFACE.md rule 1). */
+typedef enum DecodeResult
+{
+	DECODE_STAGED,				/* slot filled */
+	DECODE_FILTERED,			/* filter was not true */
+	DECODE_DEAD,				/* dead letter: see sqlerrcode, message */
+	DECODE_TOMBSTONE			/* null payload: counted, skipped */
+} DecodeResult;
+
+typedef struct DecodeOutcome
+{
+	DecodeResult result;
+	bool		has_event_time; /* event_time is set and moves the watermark */
+	bool		future;			/* past max_future_skew: does not move it */
+	TimestampTz event_time;
+	/* DECODE_DEAD only; strings live in the batch's memory context */
+	bool		constraint;		/* reason constraint, else decode */
+	int			sqlerrcode;
+	char	   *message;
+} DecodeOutcome;
+
+typedef struct Decoder Decoder;
+
+/*
+ * Compile a source for decoding.  relation is the foreign table, open and
+ * locked by the caller; segment_desc describes the segments.  Lives in cxt.
+ * Expressions (DEFAULT, filter, generated columns, CHECK, domains) are
+ * planned here, under the settings the caller has entered.
+ */
+extern Decoder *decoder_create(const SourceDef *source, Relation relation,
+							   TupleDesc segment_desc, MemoryContext cxt);
+extern void decoder_free(Decoder *decoder);
+
+/*
+ * Decode n records (all KAFKA_RECORD) into slots[0 .. *nslots) and
+ * outcomes[0 .. n).  Slots are virtual slots of segment_desc, made by the
+ * caller, n of them; only staged records take one, in order.  By-reference
+ * values live in CurrentMemoryContext, which the caller resets after the
+ * insert.
+ *
+ * The caller is in a transaction, as the source's owner (catalog_enter_user).
+ * A record that fails with a row-class SQLSTATE is DECODE_DEAD and the next
+ * ones go on; a failure of another class is thrown on, and then nothing of
+ * the batch counts.  now is the wall clock for max_future_skew.
+ */
+extern void decoder_decode(Decoder *decoder, const KafkaMessage *messages,
+						   int n, TimestampTz now, TupleTableSlot **slots,
+						   int *nslots, DecodeOutcome *outcomes);
+
+/*
+ * Columns never found so far among the records decoded (for stat_source),
+ * as a palloc'd comma-separated list, or NULL.
+ */
+extern char *decoder_columns_never_found(Decoder *decoder);
+
+/* Column definitions of a segment for CREATE TABLE, from the source. */
+extern char *segment_column_definitions(Relation source_relation);
+
+#endif							/* WEIR_INGEST_H */

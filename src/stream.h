@@ -1,0 +1,201 @@
+/*-------------------------------------------------------------------------
+ *
+ * stream.h
+ *	  Staging -> state -> target: a continuous query in parts and statements.
+ *
+ * A query is analyzed once into a StreamPlan and compiled into ordinary SQL
+ * texts, a StreamStatements, for each segment of the ring (they differ in the
+ * name of the segment's view only).  stream_batch.c prepares and runs them.
+ *
+ * The row stage is the query's FROM and WHERE, giving group keys and
+ * aggregate arguments as columns; it is deparsed from the analyzed query
+ * with the source replaced by the name of a CTE, "src":
+ *
+ *	WITH src AS NOT MATERIALIZED (
+ *		   SELECT * FROM <segment view> v
+ *		   WHERE v.tid >= $1 AND v.tid < $2
+ *			 AND v.kafka_offset >= ($3)[v.kafka_partition + 1]
+ *			 AND v.kafka_offset <  ($4)[v.kafka_partition + 1]),
+ *		 r AS NOT MATERIALIZED (<row stage over src>),
+ *		 delta AS (SELECT k1, ..., <partial states> FROM r GROUP BY k1, ...),
+ *		 merged AS (INSERT INTO <state> ... ON CONFLICT ... RETURNING ...),
+ *		 final AS (<output expressions over merged>)
+ *	...
+ *
+ * Parameters, the same for every statement (unused ones are declared all
+ * the same):
+ *	$1 tid, $2 tid			the block range of the batch
+ *	$3 int8[], $4 int8[]	[applied, high) a partition, element partition + 1
+ *	$5 timestamptz			watermark; -infinity when there is none yet
+ *	$6 tid[]				rows to leave out (culprits), may be empty
+ *	$7 int8, $8 int8		range [lo, hi] of the group's hash
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef WEIR_STREAM_H
+#define WEIR_STREAM_H
+
+#include "catalog.h"
+#include "nodes/parsenodes.h"
+
+#define STREAM_NPARAMS 8
+
+typedef enum StreamKind
+{
+	STREAM_ROW,
+	STREAM_AGGREGATE,			/* running, no window */
+	STREAM_WINDOW
+} StreamKind;
+
+typedef enum WindowKind
+{
+	WINDOW_NONE,
+	WINDOW_TUMBLE,
+	WINDOW_HOP
+} WindowKind;
+
+typedef struct StreamOutput
+{
+	char	   *name;
+	Oid			type;
+	int32		typmod;
+	Oid			collation;
+	bool		is_key;			/* a group key */
+	bool		is_window;		/* window_start or window_end */
+} StreamOutput;
+
+typedef struct StreamPlan
+{
+	StreamKind	kind;
+	WindowKind	window_kind;
+	Oid			source_relid;
+	List	   *outputs;		/* of StreamOutput * */
+	List	   *key_columns;	/* of char *: output names of the target's key */
+	List	   *relations;		/* oids: dimensions, not the source */
+	bool		uses_key;		/* reads kafka_key */
+	bool		uses_headers;
+	int64		window_size;	/* us, of the longest; 0: no window */
+	Query	   *query;			/* analyzed, private */
+	void	   *private;		/* stream_compile.c's */
+} StreamPlan;
+
+/* Options of create_stream that the analysis depends on. */
+typedef struct StreamOptions
+{
+	bool		emit_on_close;
+	int64		allowed_lateness;	/* us */
+	List	   *key;			/* options.key: of char *, row streams only */
+} StreamOptions;
+
+/* Texts; NULL where the kind has no such step. */
+typedef struct StreamStatements
+{
+	/*
+	 * The whole batch in one: row stage, state, target (on_change) or state
+	 * only (on_close); a row stream: INSERT or upsert.  Rows late for a
+	 * window do not enter it.  Ignores $6.  One result row of four bigint:
+	 * rows that came out of the row stage, groups touched, target rows
+	 * written, target rows deleted.
+	 */
+	char	   *apply;
+	char	   *apply_without;	/* the same, leaving out the rows in $6 */
+
+	/*
+	 * State only, leaving out $6; and then the target for the groups that
+	 * the batch touched and whose hash lies in [$7, $8].  The slow way,
+	 * taken when apply failed in the group stage.
+	 */
+	char	   *merge_state;
+	char	   *emit_touched;
+
+	/*
+	 * Read-only: evaluates all that apply's row stage and transitions do,
+	 * for the range given, without $6; throws what they throw.
+	 */
+	char	   *probe;
+
+	/*
+	 * Rows late for a window under watermark $5, without $6:
+	 * (kafka_partition int, kafka_offset int8, kafka_timestamp timestamptz,
+	 * kafka_key bytea, window_start timestamptz of the first missed,
+	 * window_end timestamptz of the last missed, partly_applied bool,
+	 * staged_row jsonb), one row a source row.
+	 */
+	char	   *late;
+
+	/* The staged rows whose tid is in $6: (kafka_partition, kafka_offset,
+	 * kafka_timestamp, kafka_key, staged_row jsonb). */
+	char	   *culprits;
+
+	/*
+	 * Close windows under watermark $5, groups whose hash lies in [$7, $8]:
+	 * deletes state, and writes the target (on_close).  Result: (groups
+	 * closed, target rows written, distinct windows closed).
+	 */
+	char	   *close;
+
+	/*
+	 * The same groups without writing the target, for a group that cannot be
+	 * finalized: (window_start, window_end, group_key jsonb).
+	 */
+	char	   *close_discard;
+
+	/* (min(window_end), min(window_start), count(distinct window), count(*))
+	 * of the state: what is open. */
+	char	   *open_windows;
+	/* Only min(window_end) of the state, by its index. */
+	char	   *oldest;
+
+	/* Seek: clear state, and target rows of windows that start at or after
+	 * $5. */
+	char	   *clear_state;
+	char	   *clear_target;
+} StreamStatements;
+
+/*
+ * Parse, analyze and check a query against what can be kept incrementally;
+ * refusals are ERRORs with a hint.  Runs as the caller, under the caller's
+ * search_path (create_stream) or the captured one (a worker).
+ */
+extern StreamPlan *stream_analyze(const char *query,
+								  const StreamOptions *options);
+
+/* The query deparsed with every name qualified, for the catalog. */
+extern char *stream_deparse(const StreamPlan *plan);
+
+/*
+ * Column definitions and unique index of the state table; NULL when the
+ * kind needs none (an unkeyed row stream).  Each is a complete DDL command,
+ * the first CREATE TABLE <state>.
+ */
+extern List *stream_state_ddl(const StreamPlan *plan, const char *state,
+							  int fillfactor);
+
+/* CREATE TABLE and its unique index for the target; qualified name given. */
+extern List *stream_target_ddl(const StreamPlan *plan, const char *target,
+							   int fillfactor);
+
+/*
+ * Check an existing target column by column; ERROR with a hint when it does
+ * not fit.  Locks nothing beyond AccessShare.
+ */
+extern void stream_check_target(const StreamPlan *plan, Oid target);
+
+/* All names are given qualified and quoted. */
+extern StreamStatements *stream_compile(const StreamPlan *plan,
+										const StreamOptions *options,
+										const char *segment_view,
+										const char *state,
+										const char *target);
+
+/* (step, purpose, statement) of each non-NULL text, for weir.explain(). */
+typedef struct StreamStep
+{
+	const char *step;
+	const char *purpose;
+	const char *statement;
+} StreamStep;
+
+extern List *stream_steps(const StreamStatements *statements);
+
+#endif							/* WEIR_STREAM_H */
