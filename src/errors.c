@@ -1,0 +1,103 @@
+/*-------------------------------------------------------------------------
+ *
+ * errors.c
+ *	  Tell row, outage and definition errors apart, and catch them.
+ *
+ * This is the only file with a PG_TRY around an internal subtransaction.
+ * Who wants to know whether something fails gives a function to
+ * error_guard() and looks at what comes back.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+
+#include "errors.h"
+
+/* Is it one of the size limits of class 54 that a single row can exceed? */
+static bool
+row_size_limit(int sqlerrcode)
+{
+	return sqlerrcode == ERRCODE_PROGRAM_LIMIT_EXCEEDED ||
+		sqlerrcode == ERRCODE_STATEMENT_TOO_COMPLEX ||
+		sqlerrcode == ERRCODE_TOO_MANY_ARGUMENTS ||
+		sqlerrcode == ERRCODE_TOO_MANY_COLUMNS;
+}
+
+ErrorClass
+error_class(int sqlerrcode)
+{
+	switch (ERRCODE_TO_CATEGORY(sqlerrcode))
+	{
+		case ERRCODE_DATA_EXCEPTION:
+		case ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION:
+			return ERROR_OF_ROW;
+		case MAKE_SQLSTATE('0', '8', '0', '0', '0'):
+		case ERRCODE_TRANSACTION_ROLLBACK:
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+		case ERRCODE_OPERATOR_INTERVENTION:
+		case ERRCODE_SYSTEM_ERROR:
+			return ERROR_OF_OUTAGE;
+	}
+	if (sqlerrcode == ERRCODE_CARDINALITY_VIOLATION ||
+		sqlerrcode == ERRCODE_RAISE_EXCEPTION ||
+		row_size_limit(sqlerrcode))
+		return ERROR_OF_ROW;
+	if (sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+		return ERROR_OF_OUTAGE;
+	return ERROR_OF_DEFINITION;
+}
+
+ErrorData *
+error_guard(void (*fn) (void *arg), void *arg, bool rollback_always)
+{
+	MemoryContext oldcontext = CurrentMemoryContext;
+	ResourceOwner oldowner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(oldcontext);
+	PG_TRY();
+	{
+		fn(arg);
+		if (rollback_always)
+			RollbackAndReleaseCurrentSubTransaction();
+		else
+			ReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(oldcontext);
+		CurrentResourceOwner = oldowner;
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(oldcontext);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(oldcontext);
+		CurrentResourceOwner = oldowner;
+		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) ==
+			ERRCODE_OPERATOR_INTERVENTION)
+			ReThrowError(error);
+	}
+	PG_END_TRY();
+	return error;
+}
+
+char *
+error_text(const ErrorData *edata)
+{
+	const char *message = edata->message ? edata->message : "unknown error";
+
+	if (edata->detail)
+		return psprintf("%s: %s", message, edata->detail);
+	return pstrdup(message);
+}
+
+const char *
+error_sqlstate(int sqlerrcode)
+{
+	return unpack_sql_state(sqlerrcode);
+}
