@@ -30,6 +30,7 @@
 #include "access/xlogdefs.h"
 #include "datatype/timestamp.h"
 #include "port/atomics.h"
+#include "postmaster/bgworker.h"
 #include "storage/block.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
@@ -298,7 +299,7 @@ typedef struct WorkerArgs
 extern WorkerShared *my_worker;
 extern void worker_begin(const WorkerArgs *args);
 extern bool worker_start(const WorkerArgs *args, const char *name,
-						 struct BackgroundWorkerHandle **handle);
+						 BackgroundWorkerHandle **handle);
 extern void worker_reload_config(void);
 extern void worker_account(void);	/* cpu_us, memory_bytes */
 extern void worker_activity(const char *fmt,...) pg_attribute_printf(1, 2);
