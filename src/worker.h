@@ -304,6 +304,10 @@ extern void worker_reload_config(void);
 extern void worker_account(void);	/* cpu_us, memory_bytes */
 extern void worker_activity(const char *fmt,...) pg_attribute_printf(1, 2);
 extern uint64 worker_catalog_generation(void);
+extern DatabaseShared *worker_database_find(Oid dbid);
+extern DatabaseShared *worker_database_claim(Oid dbid);
+extern void worker_wake_launcher(void);
+extern void worker_wake_database(void);
 
 /* Wakes the manager (and with it all workers) at commit. */
 extern void worker_wakeup_at_commit(void);

@@ -1,0 +1,220 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker_database.c
+ *	  Keep weir's workers out of the way of CREATE, ALTER and DROP DATABASE.
+ *
+ * These commands need a database (the template, the renamed, the dropped
+ * one) without connections, and weir's workers are connections.  So a
+ * ProcessUtility hook blocks the database in shared memory, terminates its
+ * manager and waits until all its workers are gone; afterwards, also after
+ * an error, it lets them in again and has the launcher look.
+ *
+ * CREATE and DROP EXTENSION make the launcher look as well.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "access/htup_details.h"
+#include "catalog/pg_database.h"
+#include "commands/dbcommands.h"
+#include "commands/defrem.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "nodes/parsenodes.h"
+#include "tcop/utility.h"
+#include "utils/acl.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#include "settings.h"
+#include "worker.h"
+
+/* How long to wait for workers to go before the command goes on anyway. */
+#define STOP_TIMEOUT_MS 10000
+
+static ProcessUtility_hook_type prev_process_utility = NULL;
+
+/* Is any of weir's workers connected to the database?  Signals them. */
+static bool
+terminate_workers(Oid dbid)
+{
+	bool		any = false;
+
+	LWLockAcquire(&weir_shared->lock, LW_SHARED);
+	for (int i = 0; i < weir_shared->nworkers; i++)
+	{
+		WorkerShared *worker = &weir_shared->workers[i];
+
+		if (worker->pid != 0 && worker->dbid == dbid)
+		{
+			any = true;
+			(void) kill(worker->pid, SIGTERM);
+		}
+	}
+	LWLockRelease(&weir_shared->lock);
+	return any;
+}
+
+static void
+set_blocked(Oid dbid, bool blocked)
+{
+	DatabaseShared *database = worker_database_find(dbid);
+
+	if (database)
+	{
+		LWLockAcquire(&weir_shared->lock, LW_EXCLUSIVE);
+		database->blocked = blocked;
+		LWLockRelease(&weir_shared->lock);
+	}
+}
+
+static void
+stop_workers(Oid dbid)
+{
+	TimestampTz start = GetCurrentTimestamp();
+
+	while (terminate_workers(dbid) &&
+		   !TimestampDifferenceExceeds(start, GetCurrentTimestamp(),
+									   STOP_TIMEOUT_MS))
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT |
+						 WL_EXIT_ON_PM_DEATH, 10, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/* The database that must be without connections for this command, if any. */
+static Oid
+database_worked_on(Node *statement)
+{
+	const char *name = NULL;
+
+	switch (nodeTag(statement))
+	{
+		case T_DropdbStmt:
+			name = ((DropdbStmt *) statement)->dbname;
+			break;
+		case T_CreatedbStmt:
+			{
+				ListCell   *lc;
+
+				foreach(lc, ((CreatedbStmt *) statement)->options)
+				{
+					DefElem    *def = lfirst(lc);
+
+					if (strcmp(def->defname, "template") == 0 && def->arg)
+						name = defGetString(def);
+				}
+				break;
+			}
+		case T_AlterDatabaseStmt:
+			name = ((AlterDatabaseStmt *) statement)->dbname;
+			break;
+		case T_RenameStmt:
+			if (((RenameStmt *) statement)->renameType == OBJECT_DATABASE)
+				name = ((RenameStmt *) statement)->subname;
+			break;
+		default:
+			break;
+	}
+	return name ? get_database_oid(name, true) : InvalidOid;
+}
+
+/* May the user run such a command at all?  Else no worker is disturbed. */
+static bool
+may_work_on(Oid dbid)
+{
+	HeapTuple	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(dbid));
+	bool		may;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	may = has_privs_of_role(GetUserId(),
+							((Form_pg_database) GETSTRUCT(tuple))->datdba);
+	ReleaseSysCache(tuple);
+	return may;
+}
+
+static bool
+concerns_databases(Node *statement)
+{
+	switch (nodeTag(statement))
+	{
+		case T_DropdbStmt:
+		case T_CreatedbStmt:
+		case T_AlterDatabaseStmt:
+		case T_AlterDatabaseSetStmt:
+			return true;
+		case T_RenameStmt:
+			return ((RenameStmt *) statement)->renameType == OBJECT_DATABASE;
+		case T_CreateExtensionStmt:
+			return true;
+		default:
+			return false;
+	}
+}
+
+static void
+call_next(PlannedStmt *pstmt, const char *query_string, bool read_only_tree,
+		  ProcessUtilityContext context, ParamListInfo params,
+		  QueryEnvironment *query_env, DestReceiver *dest,
+		  QueryCompletion *qc)
+{
+	if (prev_process_utility)
+		prev_process_utility(pstmt, query_string, read_only_tree, context,
+							 params, query_env, dest, qc);
+	else
+		standard_ProcessUtility(pstmt, query_string, read_only_tree, context,
+								params, query_env, dest, qc);
+}
+
+static void
+process_utility(PlannedStmt *pstmt, const char *query_string,
+				bool read_only_tree, ProcessUtilityContext context,
+				ParamListInfo params, QueryEnvironment *query_env,
+				DestReceiver *dest, QueryCompletion *qc)
+{
+	Oid			dbid;
+
+	if (!concerns_databases(pstmt->utilityStmt))
+	{
+		call_next(pstmt, query_string, read_only_tree, context, params,
+				  query_env, dest, qc);
+		return;
+	}
+	worker_rescan_at_commit();
+	dbid = database_worked_on(pstmt->utilityStmt);
+	if (!OidIsValid(dbid) || worker_database_find(dbid) == NULL ||
+		dbid == MyDatabaseId || !may_work_on(dbid))
+	{
+		call_next(pstmt, query_string, read_only_tree, context, params,
+				  query_env, dest, qc);
+		return;
+	}
+	set_blocked(dbid, true);
+	PG_TRY();
+	{
+		stop_workers(dbid);
+		call_next(pstmt, query_string, read_only_tree, context, params,
+				  query_env, dest, qc);
+	}
+	PG_CATCH();
+	{
+		set_blocked(dbid, false);
+		worker_wake_launcher();
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	set_blocked(dbid, false);
+}
+
+void
+worker_database_hook_install(void)
+{
+	prev_process_utility = ProcessUtility_hook;
+	ProcessUtility_hook = process_utility;
+}
