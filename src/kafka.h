@@ -18,6 +18,7 @@
 #ifndef WEIR_KAFKA_H
 #define WEIR_KAFKA_H
 
+#include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
 #include "utils/memutils.h"
 

@@ -1,0 +1,180 @@
+/*-------------------------------------------------------------------------
+ *
+ * kafka_private.h
+ *	  What the kafka*.c files share, and nobody else sees.
+ *
+ * A client is made of two halves.
+ *
+ * KafkaClient lives in a memory context of its own and is touched by the
+ * PostgreSQL thread only.
+ *
+ * KafkaShared is malloc'd, because it outlives the memory context when the
+ * helper thread has to be left behind.  It holds the librdkafka handles, the
+ * requests and the events that librdkafka's callbacks note down.  Callbacks
+ * and the helper thread touch this half only, with malloc and pthreads, and
+ * never a PostgreSQL function (I7).  Everything below "guarded" is guarded by
+ * its lock; the lock is never held across a call into librdkafka.
+ *
+ * Whoever lets go of KafkaShared last frees it: see kafka_close_shared().
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef WEIR_KAFKA_PRIVATE_H
+#define WEIR_KAFKA_PRIVATE_H
+
+#include <pthread.h>
+
+#include <librdkafka/rdkafka.h>
+
+#include "kafka.h"
+#include "lib/ilist.h"
+
+/* librdkafka versions, as rd_kafka_version() gives them. */
+#define RDKAFKA_2_2_0	0x020200ff
+
+/* Since librdkafka 2.1; the floor's header does not have the name. */
+#define WEIR_ERR__LOG_TRUNCATION	(-139)
+
+/* The most of librdkafka's log lines kept between two kafka_service(). */
+#define KAFKA_MAX_LOGS	100
+
+/* One thing noted by a callback; a list, oldest first. */
+typedef struct KafkaEvent
+{
+	struct KafkaEvent *next;
+	bool		is_log;			/* a log line; else an error */
+	int			code;			/* syslog level, or rd_kafka_resp_err_t */
+	bool		fatal;			/* error: rd_kafka_fatal_error() was set */
+	char		text[FLEXIBLE_ARRAY_MEMBER];
+} KafkaEvent;
+
+/* One request to the helper thread, and its answer. */
+typedef struct KafkaJob
+{
+	bool		wanted;			/* asked for, not begun */
+	bool		busy;			/* being worked on */
+	bool		ready;			/* answered, not collected */
+	int			partitions;		/* as asked */
+	int64		time_ms;		/* as asked */
+	int			timeout_ms;		/* as asked */
+	/* the answer, valid while ready */
+	int			err;			/* rd_kafka_resp_err_t */
+	int32		err_partition;	/* -1: not of one partition */
+	int			count;			/* partitions, or length of offsets */
+	int			brokers;		/* METADATA: how many the cluster has */
+	int64	   *offsets;		/* malloc'd; NULL with METADATA or err */
+	char		cluster_id[64];
+} KafkaJob;
+
+typedef struct KafkaShared
+{
+	/* set once by kafka_open(), before the helper thread starts */
+	rd_kafka_t *rk;
+	rd_kafka_topic_t *rkt;		/* NULL: metadata only */
+	rd_kafka_queue_t *queue;	/* all partitions' messages */
+	rd_kafka_queue_t *main_queue;
+	char	   *topic;			/* malloc'd; NULL: metadata only */
+	int			message_fd;		/* -1: none */
+	int			service_fd;		/* -1: none */
+	bool		needs_nudge;	/* librdkafka < 2.2: see kafka_request.c */
+	bool		has_thread;
+	pthread_t	thread;
+	pthread_mutex_t lock;
+	pthread_cond_t wake;		/* the helper waits on it */
+	pthread_cond_t done;		/* kafka_close() waits on it */
+
+	/* guarded */
+	bool		stop;			/* the helper is to destroy and end */
+	bool		finished;		/* it has destroyed everything */
+	bool		abandoned;		/* nobody waits: it frees this struct */
+	KafkaJob	jobs[KAFKA_REQUEST_KINDS];
+	int64		nudge_until_ms; /* monotonic; nudge up to then */
+	int32	   *started;		/* malloc'd: partitions being fetched */
+	int			nstarted;
+	int			started_size;
+	KafkaEvent *events;
+	KafkaEvent **events_tail;
+	int			nlogs;
+	int			dropped_logs;
+	char	   *stats;			/* librdkafka's to free; the latest only */
+	size_t		stats_len;
+} KafkaShared;
+
+/* What is known of one partition; PostgreSQL thread only. */
+typedef struct KafkaPartition
+{
+	bool		started;
+	bool		failed;			/* said KAFKA_PARTITION_ERROR: drop the rest */
+	int64		position;		/* next offset to come; -1: unknown */
+	bool		troubled;		/* an error since the last sign of life */
+	TimestampTz troubled_at;
+	int64		asked_end;		/* last KAFKA_REQUEST_END; -1: none */
+	TimestampTz asked_at;
+	/* by the last statistics */
+	bool		alive;			/* leader up, fetch active and answering */
+	int			leader_misses;	/* statistics in a row without a leader up */
+	int64		stat_end;		/* last stable or end offset; -1: unknown */
+} KafkaPartition;
+
+struct KafkaClient
+{
+	MemoryContext cxt;			/* its own; deleting it closes the client */
+	MemoryContext parse_cxt;	/* statistics, reset each time */
+	MemoryContextCallback on_reset;
+	dlist_node	node;			/* in the process's list of open clients */
+	KafkaShared *shared;
+	const char *server_name;
+	const char *topic;			/* NULL: metadata only */
+	bool		read_committed;
+	int			fetch_wait_ms;
+	int			statistics_interval_ms;
+	int64		queue_limit;	/* bytes, as given to librdkafka */
+	int			external_fds;	/* accounted with fd.c */
+
+	KafkaPartition *parts;
+	int			nparts;			/* allocated */
+
+	rd_kafka_message_t **native;	/* of the batch that is out */
+	KafkaMessage *messages;
+	int			batch_size;		/* allocated */
+	int			nnative;		/* to be released */
+	int64		average_bytes;	/* of a message, for the queue's estimate */
+
+	KafkaError	last_error;
+	char		reason[256];	/* librdkafka's latest words on a broker */
+	KafkaAnswer answers[KAFKA_REQUEST_KINDS];
+	KafkaEvent *events;			/* taken from shared, being reported */
+	char	   *stats;			/* taken from shared, being parsed */
+	int64	   *answer_offsets; /* malloc'd; taken from shared, to be freed */
+	TimestampTz stats_at;		/* when the last statistics were made */
+	int64		queue_bytes;
+};
+
+/* kafka_config.c */
+extern rd_kafka_conf_t *kafka_conf_build(const KafkaConfig *config,
+										 bool *read_committed,
+										 int *fetch_wait_ms,
+										 int64 *queue_limit,
+										 char *errstr, size_t errsize);
+
+/* kafka_request.c: on the helper thread, but for the first three */
+extern bool kafka_start_helper(KafkaShared *shared);
+extern void kafka_close_shared(KafkaShared *shared);
+extern void kafka_note_fetch(KafkaClient *client, int taken);
+extern int64 kafka_monotonic_ms(void);
+
+/* kafka_error.c */
+extern KafkaErrorClass kafka_classify(int err);
+extern void kafka_fill_error(KafkaClient *client, KafkaError *error, int err,
+							 int32 partition, int64 offset,
+							 const char *detail);
+extern bool kafka_note_error(KafkaClient *client, const KafkaError *error);
+extern void kafka_note_alive(KafkaClient *client);
+
+/* kafka_stats.c */
+extern void kafka_parse_stats(KafkaClient *client);
+
+/* kafka.c */
+extern KafkaPartition *kafka_partition(KafkaClient *client, int32 partition);
+
+#endif							/* WEIR_KAFKA_PRIVATE_H */
