@@ -85,4 +85,62 @@ extern char *decoder_columns_never_found(Decoder *decoder);
 /* Column definitions of a segment for CREATE TABLE, from the source. */
 extern char *segment_column_definitions(Relation source_relation);
 
+/*
+ * One ingest worker at work: a slot, its source, its client.
+ */
+typedef struct Ingest
+{
+	SourceDef  *source;
+	int32		stream_id;		/* 0: the shared ring */
+	struct SlotShared *slot;
+	struct PartitionShared *parts;	/* the slot's, in shared memory */
+	int			npartitions;
+	KafkaClient *client;
+	char		cluster_id[64];
+	Decoder    *decoder;
+	TupleDesc	segment_desc;
+	TupleTableSlot **slots;		/* INGEST_MAX_RECORDS of them */
+	int64	   *next;			/* per partition: next offset to stage */
+	TimestampTz *max_event;		/* per partition, of the batch at hand */
+	int64		mean_len;		/* running mean of payload lengths */
+	uint64		generation;		/* of the catalog, when last read */
+	MemoryContext cxt;			/* lives as long as the worker */
+	MemoryContext batch_cxt;	/* reset per batch */
+	KafkaErrorClass trouble;	/* of the broker's, when an ERROR is */
+	int64		dead_letters;	/* of this source, as far as known */
+	TimestampTz full_since;		/* the ring has been full since; 0: is not */
+} Ingest;
+
+/* Records decoded in one transaction at most. */
+#define INGEST_MAX_RECORDS 4000
+
+/* Where rows of one insert went, and what a mark says of them. */
+typedef struct StagedRange
+{
+	int64		rows;
+	BlockNumber block_from;		/* [block_from, block_to) */
+	BlockNumber block_to;
+	TimestampTz min_event;		/* DT_NOEND: none */
+	TimestampTz min_kafka;
+	int64		records;
+} StagedRange;
+
+/* ingest_stage.c: the ring of segments */
+extern void stage_open(Ingest *ingest);
+extern bool stage_has_room(Ingest *ingest);
+extern void stage_insert(Ingest *ingest, TupleTableSlot **slots, int nslots,
+						 StagedRange *range);
+extern void stage_publish(Ingest *ingest, const StagedRange *range);
+extern void stage_recycle(Ingest *ingest);
+extern void stage_drop(int32 source_id, int32 stream_id);
+
+/* ingest_position.c: where to begin */
+extern void position_learn_partitions(Ingest *ingest);
+extern void position_begin(Ingest *ingest);
+extern void position_resolve_new(Ingest *ingest);
+extern void position_resolve_advances(Ingest *ingest);
+
+/* ingest_consume.c: the loop */
+extern void ingest_loop(Ingest *ingest);
+
 #endif							/* WEIR_INGEST_H */

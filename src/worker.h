@@ -125,11 +125,11 @@ typedef struct PartitionShared
 	int64		next;			/* the offset after the newest mark; -1: not
 								 * known */
 	int64		floor;			/* staged rows from here on are readable */
-	int64		segment_start[WEIR_MAX_SEGMENTS];	/* next, when opened */
 	int64		mark_next[WEIR_MARKS];
 	TimestampTz mark_event[WEIR_MARKS]; /* greatest event time; DT_NOBEGIN:
 										 * none */
 	int64		end_offset;		/* last known; -1: unknown */
+	int64		end_asked;		/* the answer to SlotShared.ends_asked */
 	TimestampTz idle_since;		/* continuous evidence since; 0: none */
 
 	/* statistics */

@@ -1,0 +1,535 @@
+/*-------------------------------------------------------------------------
+ *
+ * api_source.c
+ *	  weir.create_source(): a foreign table and its row in the catalog.
+ *
+ * The text of "columns" becomes part of a CREATE FOREIGN TABLE that runs as
+ * the caller.  It is first parsed by itself, in that place, and the parse
+ * tree must be one command with nothing but the column list taken from the
+ * text; what would end the list early ("a int) SERVER other; DROP ...")
+ * changes the tree or does not parse.  Types, constraints, privileges on the
+ * server and the schema, and column options are then PostgreSQL's own checks
+ * (the options by the validator in fdw.c).
+ *
+ * What PostgreSQL allows in a foreign table but ingest cannot honour is
+ * checked on the finished relation: volatile defaults, identity columns, an
+ * event-time column of another type.  All is one transaction, so an error
+ * leaves nothing behind.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/pg_attribute.h"
+#include "catalog/pg_class.h"
+#include "commands/defrem.h"
+#include "foreign/foreign.h"
+#include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "parser/parse_coerce.h"
+#include "parser/parse_collate.h"
+#include "parser/parse_expr.h"
+#include "parser/parse_relation.h"
+#include "parser/parser.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+
+#include "api.h"
+#include "catalog_spi.h"
+#include "ingest.h"
+#include "settings.h"
+#include "worker.h"
+
+PG_FUNCTION_INFO_V1(weir_create_source);
+
+#define KAFKA_COLUMNS \
+	"kafka_topic text, kafka_partition int, kafka_offset bigint," \
+	" kafka_timestamp timestamptz, kafka_key bytea," \
+	" kafka_headers weir.kafka_header[]"
+
+/* Names it with "CREATE FOREIGN TABLE", so no user can have meant it. */
+#define PROBE_SERVER "weir server of the probe"
+
+static const OptionName source_options[] = {
+	{"staging_limit", false},
+	{"dead_letter_limit", false},
+	{NULL, false}
+};
+
+/* Arguments of create_source, checked one by one. */
+typedef struct SourceArgs
+{
+	char	   *name;
+	char	   *server;
+	char	   *topic;
+	char	   *columns;
+	char	   *format;
+	char	   *event_time;
+	Interval   *max_out_of_orderness;
+	Interval   *idle_timeout;
+	Interval   *max_future_skew;
+	Position   *start_from;
+	char	   *filter;
+	char	   *on_error;
+	int			workers;
+	Jsonb	   *options;
+	bool		if_not_exists;
+} SourceArgs;
+
+/*
+ * Context for errors of the parser: it saw a wrapped text, the user wrote
+ * only a part of it.
+ */
+typedef struct WrappedText
+{
+	const char *text;			/* the user's */
+	int			prefix;			/* characters before it */
+	const char *what;
+} WrappedText;
+
+static void
+wrapped_text_error(void *arg)
+{
+	WrappedText *wrapped = arg;
+	int			pos = geterrposition();
+
+	if (pos > 0)
+	{
+		pos -= wrapped->prefix;
+		errposition(0);
+		if (pos > 0 && pos <= pg_mbstrlen(wrapped->text) + 1)
+		{
+			internalerrposition(pos);
+			internalerrquery(wrapped->text);
+		}
+	}
+	errcontext("argument \"%s\" of create_source", wrapped->what);
+}
+
+static List *
+parse_wrapped(const char *prefix, const char *text, const char *suffix,
+			  const char *what)
+{
+	WrappedText wrapped = {text, strlen(prefix), what};
+	ErrorContextCallback callback;
+	List	   *trees;
+
+	callback.callback = wrapped_text_error;
+	callback.arg = &wrapped;
+	callback.previous = error_context_stack;
+	error_context_stack = &callback;
+	trees = raw_parser(psprintf("%s%s%s", prefix, text, suffix),
+					   RAW_PARSE_DEFAULT);
+	error_context_stack = callback.previous;
+	return trees;
+}
+
+static void
+not_a_column_list(void)
+{
+	ereport(ERROR,
+			errcode(ERRCODE_SYNTAX_ERROR),
+			errmsg("\"columns\" must be one list of columns"),
+			errhint("Write it as between the parentheses of CREATE FOREIGN TABLE."));
+}
+
+/* Is text one column list?  See the head of the file. */
+static void
+check_columns(const char *text)
+{
+	List	   *trees;
+	CreateForeignTableStmt *stmt;
+	ListCell   *lc;
+	int			ncolumns = 0;
+
+	trees = parse_wrapped("CREATE FOREIGN TABLE t (\n", text,
+						  "\n) SERVER \"" PROBE_SERVER "\"", "columns");
+	if (list_length(trees) != 1)
+		not_a_column_list();
+	stmt = (CreateForeignTableStmt *) linitial_node(RawStmt, trees)->stmt;
+	if (!IsA(stmt, CreateForeignTableStmt) ||
+		strcmp(stmt->servername, PROBE_SERVER) != 0 ||
+		stmt->options != NIL || stmt->base.inhRelations != NIL ||
+		stmt->base.partbound != NULL)
+		not_a_column_list();
+
+	foreach(lc, stmt->base.tableElts)
+	{
+		ColumnDef  *column = lfirst(lc);
+
+		if (!IsA(column, ColumnDef))
+			continue;
+		ncolumns++;
+		if (strncmp(column->colname, "kafka_", 6) == 0)
+			ereport(ERROR,
+					errcode(ERRCODE_RESERVED_NAME),
+					errmsg("column name \"%s\" is reserved", column->colname),
+					errdetail("The columns of a source that begin with \"kafka_\" are added to it."));
+	}
+	if (ncolumns == 0)
+		ereport(ERROR,
+				errcode(ERRCODE_INVALID_TABLE_DEFINITION),
+				errmsg("a source needs at least one column"));
+}
+
+static void
+read_args(FunctionCallInfo fcinfo, SourceArgs *args)
+{
+	static const char *const formats[] = {"json", NULL};
+	static const char *const later[] = {
+		"csv", "text", "avro", "regexp", "protobuf", "debezium"
+	};
+	static const char *const actions[] = {"dead_letter", "stop", NULL};
+
+	args->name = api_text_arg(fcinfo, 0, "name");
+	args->server = api_text_arg(fcinfo, 1, "server");
+	args->topic = api_text_arg(fcinfo, 2, "topic");
+	args->columns = api_text_arg(fcinfo, 3, "columns");
+	args->format = api_text_arg(fcinfo, 4, "format");
+	args->event_time = api_text_arg(fcinfo, 5, NULL);
+	args->max_out_of_orderness =
+		api_duration_arg(fcinfo, 6, "max_out_of_orderness", false);
+	args->idle_timeout = api_duration_arg(fcinfo, 7, "idle_timeout", true);
+	args->max_future_skew =
+		api_duration_arg(fcinfo, 8, "max_future_skew", true);
+	args->start_from = position_parse(api_text_arg(fcinfo, 9, "start_from"),
+									  "start_from");
+	args->filter = api_text_arg(fcinfo, 10, NULL);
+	args->on_error = api_text_arg(fcinfo, 11, "on_error");
+	args->workers = PG_ARGISNULL(12) ? 1 : PG_GETARG_INT32(12);
+	args->options = api_options_arg(fcinfo, 13);
+	args->if_not_exists = !PG_ARGISNULL(14) && PG_GETARG_BOOL(14);
+
+	for (int i = 0; i < lengthof(later); i++)
+		if (strcmp(args->format, later[i]) == 0)
+			ereport(ERROR,
+					errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					errmsg("format \"%s\" is not supported yet", args->format));
+	(void) options_choice(args->format, formats, "format");
+	(void) options_choice(args->on_error, actions, "on_error");
+
+	/* Kafka's own rule for names of topics */
+	if (args->topic[0] == '\0' || strlen(args->topic) > 249 ||
+		strspn(args->topic, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") != strlen(args->topic) ||
+		strcmp(args->topic, ".") == 0 || strcmp(args->topic, "..") == 0)
+		ereport(ERROR,
+				errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				errmsg("invalid topic name \"%s\"", args->topic),
+				errdetail("A topic's name has 1 to 249 letters, digits, '.', '_' and '-'."));
+
+	if (args->workers < 1)
+		ereport(ERROR,
+				errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				errmsg("\"workers\" must be at least 1"));
+	if (args->workers > 1)
+		ereport(ERROR,
+				errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				errmsg("more than one worker a source is not supported yet"));
+
+	options_check_keys(args->options, source_options, "source");
+	(void) options_size(args->options, "staging_limit", 0);
+	(void) options_count(args->options, "dead_letter_limit", 0, 1,
+						 PG_INT64_MAX);
+}
+
+/* The server must be one of weir's; its USAGE is PostgreSQL's to check. */
+static void
+check_server(const char *name)
+{
+	ForeignServer *server = GetForeignServerByName(name, false);
+	ForeignDataWrapper *fdw = GetForeignDataWrapper(server->fdwid);
+
+	if (strcmp(fdw->fdwname, "weir_kafka") != 0)
+		ereport(ERROR,
+				errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				errmsg("server \"%s\" is not a Kafka server", name),
+				errdetail("Its foreign data wrapper is \"%s\".", fdw->fdwname),
+				errhint("Use a server of the foreign data wrapper \"weir_kafka\"."));
+}
+
+static bool
+has_epoch_option(Oid relid, AttrNumber attnum)
+{
+	ListCell   *lc;
+
+	foreach(lc, GetForeignColumnOptions(relid, attnum))
+		if (strcmp(lfirst_node(DefElem, lc)->defname, "epoch") == 0)
+			return true;
+	return false;
+}
+
+/* What PostgreSQL allows in a foreign table and ingest cannot do. */
+static void
+check_relation(Relation rel)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute attr = TupleDescAttr(desc, i);
+		const char *name = NameStr(attr->attname);
+
+		if (attr->attidentity != '\0')
+			ereport(ERROR,
+					errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					errmsg("identity column \"%s\" is not supported in a source",
+						   name));
+		if (attr->atttypid != TIMESTAMPTZOID &&
+			attr->atttypid != TIMESTAMPOID &&
+			has_epoch_option(RelationGetRelid(rel), attr->attnum))
+			ereport(ERROR,
+					errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					errmsg("column option \"epoch\" of \"%s\" needs a timestamp column",
+						   name));
+		if (attr->attgenerated != '\0' &&
+			GetForeignColumnOptions(RelationGetRelid(rel), attr->attnum) != NIL)
+			ereport(ERROR,
+					errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					errmsg("generated column \"%s\" cannot have column options",
+						   name));
+	}
+	if (desc->constr == NULL)
+		return;
+	for (int i = 0; i < desc->constr->num_defval; i++)
+	{
+		AttrDefault *def = &desc->constr->defval[i];
+
+		if (contain_volatile_functions(stringToNode(def->adbin)))
+			ereport(ERROR,
+					errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+					errmsg("DEFAULT of column \"%s\" must not be volatile",
+						   NameStr(TupleDescAttr(desc, def->adnum - 1)->attname)),
+					errdetail("A record may be read more than once and must give the same row."));
+	}
+}
+
+/* Attribute of the event time; of kafka_timestamp when name is NULL. */
+static AttrNumber
+event_time_attribute(Relation rel, const char *name)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+
+	if (name == NULL)
+		name = "kafka_timestamp";
+	else
+		name = api_bare_name(name, "event_time");
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute attr = TupleDescAttr(desc, i);
+
+		if (strcmp(NameStr(attr->attname), name) != 0)
+			continue;
+		if (attr->atttypid != TIMESTAMPTZOID &&
+			attr->atttypid != TIMESTAMPOID)
+			ereport(ERROR,
+					errcode(ERRCODE_DATATYPE_MISMATCH),
+					errmsg("event-time column \"%s\" has type %s", name,
+						   format_type_be(attr->atttypid)),
+					errhint("Declare it as timestamp with time zone or timestamp; epochs in numbers are converted."));
+		return attr->attnum;
+	}
+	ereport(ERROR,
+			errcode(ERRCODE_UNDEFINED_COLUMN),
+			errmsg("event-time column \"%s\" does not exist", name));
+	return InvalidAttrNumber;	/* keep compiler quiet */
+}
+
+/* Nodes that a filter must not have.  context is the relation. */
+static bool
+filter_walker(Node *node, void *context)
+{
+	Relation	rel = context;
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, SubLink))
+		ereport(ERROR,
+				errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				errmsg("\"filter\" must not have a subquery"),
+				errhint("Put it into the WHERE of a stream."));
+	if (IsA(node, Var))
+	{
+		AttrNumber	attnum = ((Var *) node)->varattno;
+
+		if (attnum <= 0)
+			ereport(ERROR,
+					errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					errmsg("\"filter\" must not use system columns or whole rows"));
+		if (TupleDescAttr(RelationGetDescr(rel), attnum - 1)->attgenerated)
+			ereport(ERROR,
+					errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
+					errmsg("\"filter\" must not use generated column \"%s\"",
+						   NameStr(TupleDescAttr(RelationGetDescr(rel),
+												 attnum - 1)->attname)),
+					errdetail("Generated columns are computed after the filter."),
+					errhint("Repeat the column's expression in the filter."));
+	}
+	return expression_tree_walker(node, filter_walker, context);
+}
+
+/* Parse and check the filter under the caller's settings. */
+static void
+check_filter(Relation rel, const char *filter)
+{
+	static const char prefix[] = "SELECT (\n";
+	List	   *trees;
+	SelectStmt *select;
+	ParseState *pstate;
+	ParseNamespaceItem *nsitem;
+	Node	   *expr;
+	WrappedText wrapped = {filter, sizeof(prefix) - 1, "filter"};
+	ErrorContextCallback callback;
+
+	trees = parse_wrapped(prefix, filter, "\n)", "filter");
+	select = (SelectStmt *) linitial_node(RawStmt, trees)->stmt;
+	if (list_length(trees) != 1 || !IsA(select, SelectStmt) ||
+		select->op != SETOP_NONE || list_length(select->targetList) != 1 ||
+		linitial_node(ResTarget, select->targetList)->name != NULL ||
+		select->fromClause || select->whereClause || select->groupClause ||
+		select->havingClause || select->windowClause ||
+		select->distinctClause || select->intoClause || select->sortClause ||
+		select->limitOffset || select->limitCount || select->lockingClause ||
+		select->withClause)
+		ereport(ERROR,
+				errcode(ERRCODE_SYNTAX_ERROR),
+				errmsg("\"filter\" must be one expression"));
+
+	callback.callback = wrapped_text_error;
+	callback.arg = &wrapped;
+	callback.previous = error_context_stack;
+	error_context_stack = &callback;
+
+	pstate = make_parsestate(NULL);
+	pstate->p_sourcetext = psprintf("%s%s", prefix, filter);
+	nsitem = addRangeTableEntryForRelation(pstate, rel, AccessShareLock, NULL,
+										   false, true);
+	addNSItemToQuery(pstate, nsitem, true, true, true);
+	expr = transformExpr(pstate,
+						 linitial_node(ResTarget, select->targetList)->val,
+						 EXPR_KIND_WHERE);
+	expr = coerce_to_boolean(pstate, expr, "filter");
+	assign_expr_collations(pstate, expr);
+	if (pstate->p_hasTargetSRFs)
+		ereport(ERROR,
+				errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				errmsg("\"filter\" must not return a set"));
+	filter_walker(expr, rel);
+	if (contain_volatile_functions(expr))
+		ereport(ERROR,
+				errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+				errmsg("\"filter\" must not be volatile"),
+				errdetail("A record may be read more than once and must be judged the same."));
+	free_parsestate(pstate);
+	error_context_stack = callback.previous;
+}
+
+static void
+insert_source(const SourceArgs *args, Oid relid, AttrNumber event_time)
+{
+	CatalogAccess access;
+	CapturedSettings settings;
+	CatalogArg	values[] = {
+		{REGCLASSOID, ObjectIdGetDatum(relid), false},
+		CATALOG_TEXT(args->topic),
+		CATALOG_TEXT(args->format),
+		{INT2OID, Int16GetDatum(event_time), false},
+		CATALOG_INTERVAL(args->max_out_of_orderness),
+		CATALOG_INTERVAL(args->idle_timeout),
+		CATALOG_INTERVAL(args->max_future_skew),
+		CATALOG_TEXT(args->start_from->text),
+		CATALOG_TEXT(args->filter),
+		CATALOG_TEXT(args->on_error),
+		CATALOG_INT4(args->workers),
+		CATALOG_JSONB(args->options),
+		CATALOG_TEXTS((Datum) 0),
+	};
+
+	catalog_capture_settings(&settings);
+	values[12].value = catalog_settings_datum(&settings);
+	values[12].isnull = false;
+
+	catalog_begin(&access);
+	if (catalog_execute("INSERT INTO weir_internal.source"
+						" (relation, topic, format, event_time,"
+						"  max_out_of_orderness, idle_timeout,"
+						"  max_future_skew, start_from, filter, on_error,"
+						"  workers, options, settings)"
+						" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10,"
+						"  $11, $12, $13)", lengthof(values), values) != 1)
+		elog(ERROR, "source was not recorded");
+	/* The first source binds the catalog to this database. */
+	if (catalog_execute("SELECT 1 FROM weir_internal.cookie", 0, NULL) == 0)
+		catalog_write_cookie();
+	catalog_end(&access);
+}
+
+/* The relation when the source is there already, else InvalidOid. */
+static Oid
+existing_source(const RangeVar *rv, Oid nsp, bool if_not_exists)
+{
+	Oid			relid = get_relname_relid(rv->relname, nsp);
+
+	if (!OidIsValid(relid))
+		return InvalidOid;
+	if (catalog_source_by_relid(relid, true) == NULL)
+		ereport(ERROR,
+				errcode(ERRCODE_DUPLICATE_TABLE),
+				errmsg("relation \"%s\" already exists", rv->relname));
+	if (!if_not_exists)
+		ereport(ERROR,
+				errcode(ERRCODE_DUPLICATE_OBJECT),
+				errmsg("source \"%s\" already exists", rv->relname));
+	ereport(NOTICE,
+			errcode(ERRCODE_DUPLICATE_OBJECT),
+			errmsg("source \"%s\" already exists, skipping", rv->relname));
+	return relid;
+}
+
+Datum
+weir_create_source(PG_FUNCTION_ARGS)
+{
+	SourceArgs	args;
+	RangeVar   *rv;
+	Oid			nsp;
+	Oid			relid;
+	Relation	rel;
+	AttrNumber	event_time;
+
+	weir_require_preload();
+	read_args(fcinfo, &args);
+	rv = api_relation_name(args.name, "name");
+
+	catalog_lock_names();
+	nsp = api_creation_schema(rv);
+	relid = existing_source(rv, nsp, args.if_not_exists);
+	if (OidIsValid(relid))
+		PG_RETURN_OID(relid);
+	api_check_name_free(rv->relname);
+	check_server(args.server);
+	check_columns(args.columns);
+
+	api_execute(psprintf("CREATE FOREIGN TABLE %s (\n%s\n, " KAFKA_COLUMNS
+						 ") SERVER %s",
+						 quote_qualified_identifier(rv->schemaname,
+													rv->relname),
+						 args.columns, quote_identifier(args.server)));
+	relid = get_relname_relid(rv->relname, nsp);
+	rel = table_open(relid, AccessShareLock);
+	check_relation(rel);
+	event_time = event_time_attribute(rel, args.event_time);
+	if (args.filter)
+		check_filter(rel, args.filter);
+	table_close(rel, NoLock);
+
+	insert_source(&args, relid, event_time);
+	worker_wakeup_at_commit();
+	api_warn_worker_slots();
+	PG_RETURN_OID(relid);
+}

@@ -1,0 +1,95 @@
+/*-------------------------------------------------------------------------
+ *
+ * catalog_spi.h
+ *	  Running SQL on the catalog tables, for catalog*.c, api_*.c, ddl_hook.c.
+ *
+ *	CatalogAccess access;
+ *
+ *	catalog_begin(&access);
+ *	n = catalog_execute("SELECT ... WHERE source_id = $1", 1,
+ *						(CatalogArg[]) {CATALOG_INT4(id)});
+ *	... SPI_tuptable, or catalog_row_begin() and catalog_next_*() ...
+ *	catalog_end(&access);
+ *
+ * Between begin and end the current user is the extension's owner and
+ * search_path is pg_catalog; memory is the SPI procedure's, except that the
+ * catalog_next_*() functions copy into the caller's context.  An ERROR on
+ * the way undoes all of it with the (sub)transaction.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef WEIR_CATALOG_SPI_H
+#define WEIR_CATALOG_SPI_H
+
+#include "postgres.h"
+
+#include "catalog/pg_type_d.h"
+#include "catalog.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/timestamp.h"
+
+typedef struct CatalogAccess
+{
+	Oid			save_userid;
+	int			save_sec_context;
+	int			guc_level;
+	MemoryContext caller;		/* where results go */
+} CatalogAccess;
+
+/* A parameter of a statement. */
+typedef struct CatalogArg
+{
+	Oid			type;
+	Datum		value;
+	bool		isnull;
+} CatalogArg;
+
+#define CATALOG_BOOL(v)		{BOOLOID, BoolGetDatum(v), false}
+#define CATALOG_INT4(v)		{INT4OID, Int32GetDatum(v), false}
+#define CATALOG_INT8(v)		{INT8OID, Int64GetDatum(v), false}
+#define CATALOG_OID(v)		{OIDOID, ObjectIdGetDatum(v), !OidIsValid(v)}
+#define CATALOG_TEXT(v)		{TEXTOID, (v) ? CStringGetTextDatum(v) : (Datum) 0, (v) == NULL}
+#define CATALOG_INTERVAL(v) {INTERVALOID, IntervalPGetDatum(v), (v) == NULL}
+#define CATALOG_TIME(v, n)	{TIMESTAMPTZOID, TimestampTzGetDatum(v), (n)}
+#define CATALOG_JSONB(v)	{JSONBOID, JsonbPGetDatum(v), (v) == NULL}
+#define CATALOG_TEXTS(v)	{TEXTARRAYOID, (v), (v) == (Datum) 0}
+
+extern void catalog_begin(CatalogAccess *access);
+extern void catalog_end(const CatalogAccess *access);
+
+/* Run one statement; returns the rows returned, or else those written. */
+extern uint64 catalog_execute(const char *sql, int nargs,
+							  const CatalogArg *args);
+
+/* The columns of a result row, one after another. */
+typedef struct CatalogRow
+{
+	MemoryContext caller;
+	uint64		row;
+	int			column;			/* last one read */
+} CatalogRow;
+
+extern void catalog_row_begin(CatalogRow *r, const CatalogAccess *access,
+							  uint64 row);
+extern Datum catalog_next_datum(CatalogRow *r, bool *isnull);	/* not copied */
+extern bool catalog_next_bool(CatalogRow *r);
+extern int32 catalog_next_int4(CatalogRow *r);
+extern int64 catalog_next_int8(CatalogRow *r);
+extern Oid	catalog_next_oid(CatalogRow *r);	/* NULL: InvalidOid */
+extern char *catalog_next_text(CatalogRow *r);	/* NULL: NULL; of any type */
+
+/* A List of char * as a text[] datum; 0 for NIL. */
+extern Datum catalog_text_array(List *texts);
+
+/*
+ * Nobody else makes, renames or drops sources and streams until the end of
+ * this transaction; workers go on.
+ */
+extern void catalog_lock_names(void);
+
+/* What the session has now, palloc'd. */
+extern void catalog_capture_settings(CapturedSettings *settings);
+extern Datum catalog_settings_datum(const CapturedSettings *settings);
+
+#endif							/* WEIR_CATALOG_SPI_H */

@@ -1,0 +1,106 @@
+/*-------------------------------------------------------------------------
+ *
+ * compat.h
+ *	  Every difference between the PostgreSQL versions weir runs on (15 to 18).
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef WEIR_COMPAT_H
+#define WEIR_COMPAT_H
+
+#if PG_VERSION_NUM < 150000
+#error "weir needs PostgreSQL 15 or later"
+#endif
+
+#include "catalog/pg_foreign_server.h"
+#include "commands/explain.h"
+#include "optimizer/pathnode.h"
+#include "utils/acl.h"
+
+#if PG_VERSION_NUM >= 180000
+#include "commands/explain_format.h"
+#endif
+
+/* 17 added restriction clauses, 18 disabled nodes. */
+static inline ForeignPath *
+compat_foreignscan_path(PlannerInfo *root, RelOptInfo *rel, double rows,
+						Cost total_cost, Relids required_outer)
+{
+#if PG_VERSION_NUM >= 180000
+	return create_foreignscan_path(root, rel, NULL, rows, 0, 0, total_cost,
+								   NIL, required_outer, NULL, NIL, NIL);
+#elif PG_VERSION_NUM >= 170000
+	return create_foreignscan_path(root, rel, NULL, rows, 0, total_cost,
+								   NIL, required_outer, NULL, NIL, NIL);
+#else
+	return create_foreignscan_path(root, rel, NULL, rows, 0, total_cost,
+								   NIL, required_outer, NULL, NIL);
+#endif
+}
+
+/* 16 made one function of the checks of objects without own rules. */
+static inline AclResult
+compat_server_aclcheck(Oid server_id, Oid userid, AclMode mode)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(ForeignServerRelationId, server_id, userid, mode);
+#else
+	return pg_foreign_server_aclcheck(server_id, userid, mode);
+#endif
+}
+
+/* 17 has a resource owner own the set; ours live as long as the process. */
+#if PG_VERSION_NUM >= 170000
+#define compat_create_wait_event_set(cxt, n) CreateWaitEventSet(NULL, n)
+#else
+#define compat_create_wait_event_set(cxt, n) CreateWaitEventSet(cxt, n)
+#endif
+
+#include "nodes/parsenodes.h"
+#include "optimizer/optimizer.h"
+
+/* Column references of joins replaced by what they stand for. */
+static inline Node *
+compat_flatten_aliases(Query *query, Node *node)
+{
+#if PG_VERSION_NUM >= 160000
+	return flatten_join_alias_vars(NULL, query, node);
+#else
+	return flatten_join_alias_vars(query, node);
+#endif
+}
+
+/*
+ * From 18 on, the outputs of a grouped query refer to its keys through a
+ * range-table entry of their own, the last one; undo that.
+ */
+static inline void
+compat_flatten_groups(Query *query)
+{
+#if PG_VERSION_NUM >= 180000
+	if (!query->hasGroupRTE)
+		return;
+	query->targetList = (List *)
+		flatten_group_exprs(NULL, query, (Node *) query->targetList);
+	query->havingQual = flatten_group_exprs(NULL, query, query->havingQual);
+	query->hasGroupRTE = false;
+	Assert(llast_node(RangeTblEntry, query->rtable)->rtekind == RTE_GROUP);
+	query->rtable = list_truncate(query->rtable,
+								  list_length(query->rtable) - 1);
+#endif
+}
+
+/* The privileges of a range-table entry that is no longer a relation. */
+static inline void
+compat_clear_permissions(RangeTblEntry *rte)
+{
+#if PG_VERSION_NUM >= 160000
+	rte->perminfoindex = 0;
+#else
+	rte->requiredPerms = 0;
+	rte->checkAsUser = InvalidOid;
+	rte->selectedCols = NULL;
+#endif
+}
+
+#endif							/* WEIR_COMPAT_H */

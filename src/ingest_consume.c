@@ -1,0 +1,495 @@
+/*-------------------------------------------------------------------------
+ *
+ * ingest_consume.c
+ *	  The ingest loop: take what has arrived, decode, stage, publish.
+ *
+ * One turn is one transaction over what had arrived, up to
+ * INGEST_MAX_RECORDS: decode all of it, insert, write dead letters, commit,
+ * and only then publish one mark (DESIGN: a reader may see a mark only when
+ * its rows are visible).  When the transaction fails, the records are gone
+ * from the client's queue: the ERROR ends the worker, and its next start
+ * reads them again from the applied offsets (I1, I2).
+ *
+ * Back pressure (I6): while the ring has no room the loop does not consume;
+ * librdkafka's queue is bounded by itself, and everything else of the client
+ * (errors, statistics, answers) is served all the same.
+ *
+ * Idleness: the client's statistics say when a partition's position is its
+ * end; the evidence counts from then on without a break, and any doubt
+ * starts it anew.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/ipc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "dead_letter.h"
+#include "errors.h"
+#include "ingest.h"
+#include "settings.h"
+#include "worker.h"
+
+/* Decode about this many bytes in one transaction. */
+#define BATCH_BYTES (4 * 1024 * 1024)
+
+/* With a full ring, and while idleness is judged: look this often. */
+#define TICK_MS 200
+
+/* Records by what became of them, of one batch. */
+typedef struct BatchTally
+{
+	StagedRange range;
+	DecodeOutcome *outcomes;
+	KafkaMessage *records;
+	int			nrecords;
+	int			ndead;
+} BatchTally;
+
+/* Raise a partition's error as the ERROR that ends this worker. */
+static void
+raise_partition_error(Ingest *ingest, const KafkaMessage *message)
+{
+	const KafkaError *error = kafka_last_error(ingest->client);
+
+	if (message->error == KAFKA_TRANSIENT)
+		return;
+	ingest->trouble = message->error;
+	ereport(ERROR,
+			(errcode(error->sqlerrcode ? error->sqlerrcode :
+					 ERRCODE_CONNECTION_FAILURE),
+			 errmsg("%s", error->message[0] ? error->message :
+					"the partition cannot be read"),
+			 error->hint[0] ? errhint("%s", error->hint) : 0));
+}
+
+/*
+ * Sort out what is no record: ends of partitions move next, errors are
+ * raised.  Returns how many records there are; they are moved together.
+ */
+static int
+sort_out(Ingest *ingest, KafkaMessage *messages, int n, bool *moved)
+{
+	int			nrecords = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		KafkaMessage *m = &messages[i];
+
+		if (m->partition < 0 || m->partition >= ingest->npartitions)
+			continue;
+		switch (m->kind)
+		{
+			case KAFKA_RECORD:
+				if (m->offset < ingest->next[m->partition])
+					break;		/* read already */
+				ingest->next[m->partition] = m->offset + 1;
+				if (nrecords != i)
+					messages[nrecords] = *m;
+				nrecords++;
+				break;
+			case KAFKA_PARTITION_EOF:
+				if (m->offset > ingest->next[m->partition])
+				{
+					ingest->next[m->partition] = m->offset;
+					*moved = true;
+				}
+				break;
+			case KAFKA_PARTITION_ERROR:
+				raise_partition_error(ingest, m);
+				break;
+		}
+	}
+	return nrecords;
+}
+
+static TimestampTz
+kafka_time(int64 ms)
+{
+	return ms < 0 ? DT_NOBEGIN :
+		(ms * 1000) -
+		(int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+}
+
+static void
+write_dead_letters(Ingest *ingest, BatchTally *tally)
+{
+	DeadLetter *letters;
+	int			n = 0;
+	int64		limit = ingest->source->dead_letter_limit > 0 ?
+		ingest->source->dead_letter_limit : weir_dead_letter_limit;
+
+	if (tally->ndead == 0)
+		return;
+	letters = palloc0(sizeof(DeadLetter) * tally->ndead);
+	for (int i = 0; i < tally->nrecords; i++)
+	{
+		const DecodeOutcome *outcome = &tally->outcomes[i];
+		const KafkaMessage *m = &tally->records[i];
+
+		if (outcome->result != DECODE_DEAD)
+			continue;
+		if (ingest->source->stop_on_error)
+			ereport(ERROR,
+					(errcode(outcome->sqlerrcode),
+					 errmsg("%s", outcome->message),
+					 errdetail("Record at offset %lld of partition %d of "
+							   "topic \"%s\".", (long long) m->offset,
+							   m->partition, ingest->source->topic),
+					 errhint("The source has on_error => 'stop'.")));
+		letters[n].reason = outcome->constraint ? DEAD_CONSTRAINT :
+			DEAD_DECODE;
+		letters[n].partition = m->partition;
+		letters[n].offset = m->offset;
+		letters[n].kafka_timestamp = kafka_time(m->timestamp_ms);
+		letters[n].key = m->key;
+		letters[n].key_len = m->key_len;
+		letters[n].payload = m->payload;
+		letters[n].payload_len = m->payload_len;
+		letters[n].sqlerrcode = outcome->sqlerrcode;
+		letters[n].message = outcome->message;
+		letters[n].window_start = letters[n].window_end = DT_NOBEGIN;
+		n++;
+	}
+	ingest->dead_letters += dead_letter_write(ingest->source, NULL, letters,
+											  n);
+	if (ingest->dead_letters > limit)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("source \"%s\" has reached its limit of %lld dead "
+						"letters", ingest->source->name, (long long) limit),
+				 errhint("Look at weir.dead_letter, delete what is not needed "
+						 "any more, repair the source, and call "
+						 "weir.resume().")));
+}
+
+/* Read the outcomes: what moves the watermark, what the mark says. */
+static void
+tally_outcomes(Ingest *ingest, BatchTally *tally)
+{
+	tally->range.min_event = DT_NOEND;
+	tally->range.min_kafka = DT_NOEND;
+	tally->range.records = tally->nrecords;
+	for (int p = 0; p < ingest->npartitions; p++)
+		ingest->max_event[p] = DT_NOBEGIN;
+	for (int i = 0; i < tally->nrecords; i++)
+	{
+		const DecodeOutcome *outcome = &tally->outcomes[i];
+		const KafkaMessage *m = &tally->records[i];
+		TimestampTz *max_event = &ingest->max_event[m->partition];
+
+		if (outcome->has_event_time && outcome->event_time > *max_event)
+			*max_event = outcome->event_time;
+		if (outcome->result == DECODE_STAGED)
+		{
+			if (outcome->has_event_time &&
+				outcome->event_time < tally->range.min_event)
+				tally->range.min_event = outcome->event_time;
+			if (m->timestamp_ms >= 0 &&
+				kafka_time(m->timestamp_ms) < tally->range.min_kafka)
+				tally->range.min_kafka = kafka_time(m->timestamp_ms);
+		}
+		else if (outcome->result == DECODE_DEAD)
+			tally->ndead++;
+	}
+}
+
+/* After the commit: the counters of stat_source. */
+static void
+count_records(Ingest *ingest, const BatchTally *tally, TimestampTz now)
+{
+	int64		bytes = 0;
+
+	for (int i = 0; i < tally->nrecords; i++)
+	{
+		const DecodeOutcome *outcome = &tally->outcomes[i];
+		const KafkaMessage *m = &tally->records[i];
+		PartitionShared *part = &ingest->parts[m->partition];
+
+		part->rows_in++;
+		part->bytes_in += m->payload_len + m->key_len;
+		bytes += m->payload_len;
+		part->last_row_at = now;
+		part->rows_future += outcome->future;
+		switch (outcome->result)
+		{
+			case DECODE_STAGED:
+				part->rows_staged++;
+				break;
+			case DECODE_FILTERED:
+				part->rows_filtered++;
+				break;
+			case DECODE_DEAD:
+				part->rows_dead++;
+				break;
+			case DECODE_TOMBSTONE:
+				part->rows_null++;
+				break;
+		}
+	}
+	if (tally->nrecords > 0)
+		ingest->mean_len = (ingest->mean_len * 3 +
+							bytes / tally->nrecords) / 4;
+}
+
+/* Decode, stage, commit and publish the records of one batch. */
+static void
+stage_batch(Ingest *ingest, KafkaMessage *records, int nrecords)
+{
+	BatchTally	tally = {{0}};
+	UserContext user;
+	int			nslots = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	MemoryContextSwitchTo(ingest->batch_cxt);
+	tally.records = records;
+	tally.nrecords = nrecords;
+	tally.outcomes = palloc0(sizeof(DecodeOutcome) * Max(nrecords, 1));
+	if (nrecords > 0)
+	{
+		catalog_enter_user(&user, ingest->source->owner,
+						   &ingest->source->settings);
+		decoder_decode(ingest->decoder, records, nrecords, now, ingest->slots,
+					   &nslots, tally.outcomes);
+		catalog_leave_user(&user);
+	}
+	tally_outcomes(ingest, &tally);
+	stage_insert(ingest, ingest->slots, nslots, &tally.range);
+	write_dead_letters(ingest, &tally);
+	for (int i = 0; i < nslots; i++)
+		ExecClearTuple(ingest->slots[i]);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+
+	stage_publish(ingest, &tally.range);
+	count_records(ingest, &tally, now);
+	pgstat_report_stat(false);
+}
+
+/*
+ * Take what has arrived.  Returns true when more waits.
+ */
+static bool
+consume(Ingest *ingest)
+{
+	KafkaMessage *messages;
+	bool		pending = false;
+	bool		moved = false;
+	int			max = BATCH_BYTES / Max(ingest->mean_len, 64);
+	int			n;
+	int			nrecords;
+
+	n = kafka_consume(ingest->client, &messages,
+					  Max(1, Min(max, INGEST_MAX_RECORDS)), &pending);
+	if (n > 0)
+	{
+		nrecords = sort_out(ingest, messages, n, &moved);
+		if (nrecords > 0 || moved)
+			stage_batch(ingest, messages, nrecords);
+	}
+	kafka_release(ingest->client);
+	MemoryContextReset(ingest->batch_cxt);
+	return pending;
+}
+
+/* Evidence for idleness, partition by partition (DESIGN section 4). */
+static void
+judge_idleness(Ingest *ingest)
+{
+	SlotShared *slot = ingest->slot;
+
+	for (int p = 0; p < ingest->npartitions; p++)
+	{
+		PartitionShared *part = &ingest->parts[p];
+		int64		end = -1;
+		TimestampTz as_of = 0;
+		bool		at_end = kafka_partition_at_end(ingest->client, p, &end,
+													&as_of);
+
+		if (end >= 0)
+			part->end_offset = end;
+		LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+		if (!at_end || end != part->next)
+			part->idle_since = 0;
+		else if (part->idle_since == 0)
+			part->idle_since = Max(as_of, 1);
+		LWLockRelease(&slot->lock);
+	}
+	slot->kafka_queue_bytes = kafka_queue_bytes(ingest->client);
+}
+
+/* wait_for asks for the end offsets: pass on the answer when it is there. */
+static void
+serve_requests(Ingest *ingest)
+{
+	SlotShared *slot = ingest->slot;
+	const KafkaAnswer *answer;
+	static uint64 asked = 0;	/* generation that is under way; 0: none */
+
+	if (asked != 0)
+	{
+		answer = kafka_answer(ingest->client, KAFKA_REQUEST_END);
+		if (answer->done && answer->error.class == KAFKA_OK)
+		{
+			LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+			for (int p = 0; p < ingest->npartitions; p++)
+				ingest->parts[p].end_asked = answer->offsets[p];
+			slot->ends_generation = asked;
+			LWLockRelease(&slot->lock);
+			asked = 0;
+		}
+		else if (answer->done)
+			asked = 0;
+	}
+	if (asked == 0 && slot->ends_asked > slot->ends_generation)
+	{
+		asked = slot->ends_asked;
+		kafka_request(ingest->client, KAFKA_REQUEST_END, ingest->npartitions,
+					  0);
+	}
+}
+
+/* The client's troubles, for stat_source; data flowing again clears them. */
+static void
+show_state(Ingest *ingest, bool room)
+{
+	SlotShared *slot = ingest->slot;
+	const KafkaError *error = kafka_last_error(ingest->client);
+
+	if (error->class == KAFKA_FATAL)
+	{
+		ingest->trouble = error->class;
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("%s", error->message)));
+	}
+	if (error->class != KAFKA_OK)
+	{
+		if (slot->state != SLOT_RETRYING ||
+			strcmp(slot->error.message, error->message) != 0)
+			worker_set_error(&slot->error, error->sqlerrcode, error->message);
+		slot->state = SLOT_RETRYING;
+	}
+	else if (room)
+		slot->state = SLOT_RUNNING;
+	else if (slot->state != SLOT_PREVIEW)
+		slot->state = SLOT_BACK_PRESSURE;
+}
+
+/*
+ * The catalog has changed: new streams, advances.  A change of the source
+ * itself ends the worker; its manager starts another, if one is wanted.
+ */
+static void
+catalog_changed(Ingest *ingest)
+{
+	SourceDef  *source;
+	bool		changed;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	source = catalog_source_by_id(ingest->source->source_id, true);
+	changed = source == NULL || source->paused || source->stopped_message ||
+		source->owner != ingest->source->owner ||
+		source->topic_incarnation != ingest->source->topic_incarnation ||
+		strcmp(source->name, ingest->source->name) != 0 ||
+		source->needs_key != ingest->source->needs_key ||
+		source->needs_headers != ingest->source->needs_headers;
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	if (changed)
+		proc_exit(0);
+	position_resolve_new(ingest);
+	position_resolve_advances(ingest);
+	MemoryContextReset(ingest->batch_cxt);
+}
+
+/* Latch, postmaster, service fd, and the messages' fd when asked for. */
+static WaitEventSet *
+make_wait_set(Ingest *ingest, bool messages)
+{
+	WaitEventSet *set = compat_create_wait_event_set(ingest->cxt, 4);
+
+	AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+	AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+	AddWaitEventToSet(set, WL_SOCKET_READABLE,
+					  kafka_service_fd(ingest->client), NULL, NULL);
+	if (messages)
+		AddWaitEventToSet(set, WL_SOCKET_READABLE,
+						  kafka_message_fd(ingest->client), NULL, NULL);
+	return set;
+}
+
+/* A catch-up worker ends when its stream has gone to the shared ring. */
+static bool
+still_needed(Ingest *ingest)
+{
+	StreamShared *stream;
+
+	if (ingest->stream_id == 0)
+		return true;
+	stream = worker_stream_find(MyDatabaseId, ingest->stream_id);
+	return stream && stream->wants_catch_up;
+}
+
+void
+ingest_loop(Ingest *ingest)
+{
+	WaitEventSet *all = make_wait_set(ingest, true);
+	WaitEventSet *no_messages = make_wait_set(ingest, false);
+	TimestampTz last_look = 0;
+
+	for (;;)
+	{
+		bool		room;
+		bool		pending = false;
+		WaitEvent	event;
+		TimestampTz now;
+
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		worker_reload_config();
+		if (!still_needed(ingest))
+			proc_exit(0);
+		if (ingest->generation != worker_catalog_generation())
+		{
+			ingest->generation = worker_catalog_generation();
+			catalog_changed(ingest);
+		}
+
+		room = stage_has_room(ingest);
+		if (!room)
+		{
+			stage_recycle(ingest);
+			room = stage_has_room(ingest);
+		}
+		if (room)
+			pending = consume(ingest);
+		(void) kafka_service(ingest->client);
+		serve_requests(ingest);
+
+		now = GetCurrentTimestamp();
+		if (TimestampDifferenceExceeds(last_look, now, TICK_MS))
+		{
+			last_look = now;
+			show_state(ingest, room);
+			judge_idleness(ingest);
+			stage_recycle(ingest);
+			worker_account();
+		}
+		if (pending && room)
+			continue;
+		(void) WaitEventSetWait(room ? all : no_messages, TICK_MS, &event, 1,
+								PG_WAIT_EXTENSION);
+	}
+}

@@ -1,0 +1,794 @@
+/*-------------------------------------------------------------------------
+ *
+ * ingest_decode_value.c
+ *	  JSON values to Datums: what a type needs, and all but numbers and
+ *	  times.
+ *
+ * A value becomes what jsonb_populate_record() would give for it (rule 2 of
+ * INTERFACE.md), without making a jsonb first: a string is its characters, a
+ * number what numeric_out() prints, and the text then goes through the
+ * type's input function.  For common types this file and its sisters
+ * compute the answer straight from the message's bytes, and report failure
+ * by return value: a bad value costs no more than a good one.
+ *
+ * Everything else may throw: input functions, jsonb_in(), domain checks.
+ * On PostgreSQL 15 the only way to survive that is an internal
+ * subtransaction, which is the caller's business.  Without it (may_throw)
+ * the answer is VALUE_THROWS, and the caller comes again.
+ *
+ * jsonb_populate_record() itself is called, on a row of one column, for
+ * composite types and for arrays within arrays.  Only there the exceptions
+ * of rule 2 do not reach.
+ *
+ * An object or array keeps its own text when it goes to text, varchar, char
+ * or json; for other scalar types it is what the jsonb type prints.
+ *
+ * Input functions see TimeZone UTC and DateStyle ISO, MDY.  Domain checks
+ * are the user's expressions and see the user's settings.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_type.h"
+#include "funcapi.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/fmgrprotos.h"
+#include "utils/json.h"
+#include "utils/lsyscache.h"
+#include "utils/uuid.h"
+
+#include "compat.h"
+#include "ingest_decode_value.h"
+
+/* Space for small values is taken in such pieces; large ones get their own. */
+#define SPACE_CHUNK (64 * 1024)
+#define SPACE_LARGE (8 * 1024)
+
+/* Of a bad value's text, so much is quoted in its message. */
+#define QUOTED_BYTES 200
+
+void
+value_context_init(ValueContext *cxt, pg_tz *utc)
+{
+	memset(cxt, 0, sizeof(*cxt));
+	cxt->utc = utc;
+}
+
+void
+value_input_settings(ValueContext *cxt)
+{
+	if (cxt->input_settings)
+		return;
+	cxt->saved_timezone = session_timezone;
+	cxt->saved_datestyle = DateStyle;
+	cxt->saved_dateorder = DateOrder;
+	cxt->input_settings = true;
+	session_timezone = cxt->utc;
+	DateStyle = USE_ISO_DATES;
+	DateOrder = DATEORDER_MDY;
+}
+
+void
+value_user_settings(ValueContext *cxt)
+{
+	if (!cxt->input_settings)
+		return;
+	session_timezone = cxt->saved_timezone;
+	DateStyle = cxt->saved_datestyle;
+	DateOrder = cxt->saved_dateorder;
+	cxt->input_settings = false;
+}
+
+void *
+value_alloc_chunk(ValueContext *cxt, Size size)
+{
+	if (size >= SPACE_LARGE)
+		return MemoryContextAllocHuge(CurrentMemoryContext, size);
+	cxt->space = palloc(SPACE_CHUNK);
+	cxt->space_left = SPACE_CHUNK;
+	return value_alloc(cxt, size);
+}
+
+/*
+ * Errors
+ */
+
+ValueStatus
+value_bad(ValueContext *cxt, int sqlerrcode, const char *format,...)
+{
+	StringInfoData message;
+
+	initStringInfo(&message);
+	for (;;)
+	{
+		va_list		args;
+		int			needed;
+
+		va_start(args, format);
+		needed = appendStringInfoVA(&message, format, args);
+		va_end(args);
+		if (needed == 0)
+			break;
+		enlargeStringInfo(&message, needed);
+	}
+	cxt->sqlerrcode = sqlerrcode;
+	cxt->message = message.data;
+	return VALUE_BAD;
+}
+
+/* A value's text for a message, cut where it gets long. */
+static const char *
+quotable(ValueContext *cxt, const DocValue *doc)
+{
+	char	   *text;
+	Size		len;
+
+	if (doc->kind != DOC_STRING ||
+		value_string(cxt, doc, &text, &len) != VALUE_OK)
+	{
+		text = unconstify(char *, doc->text);
+		len = doc->len;
+	}
+	if (len <= QUOTED_BYTES)
+		return pnstrdup(text, len);
+	len = pg_mbcliplen(text, len, QUOTED_BYTES);
+	return psprintf("%.*s...", (int) len, text);
+}
+
+ValueStatus
+value_bad_syntax(ValueContext *cxt, ValueType *type, const DocValue *doc)
+{
+	int			sqlerrcode = ERRCODE_INVALID_TEXT_REPRESENTATION;
+
+	if (type->kind == VALUE_TIMESTAMP || type->kind == VALUE_TIMESTAMPTZ ||
+		type->kind == VALUE_DATE)
+		sqlerrcode = ERRCODE_INVALID_DATETIME_FORMAT;
+	return value_bad(cxt, sqlerrcode,
+					 "invalid input syntax for type %s: \"%s\"",
+					 format_type_be(type->typid), quotable(cxt, doc));
+}
+
+ValueStatus
+value_out_of_range(ValueContext *cxt, ValueType *type, const DocValue *doc)
+{
+	if (type->kind == VALUE_FLOAT4 || type->kind == VALUE_FLOAT8)
+		return value_bad(cxt, ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
+						 "\"%s\" is out of range for type %s",
+						 quotable(cxt, doc), format_type_be(type->typid));
+	return value_bad(cxt, ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
+					 "value \"%s\" is out of range for type %s",
+					 quotable(cxt, doc), format_type_be(type->typid));
+}
+
+/*
+ * Texts
+ */
+
+/* Resolve a string's escapes into dst. */
+static ValueStatus
+unescape(ValueContext *cxt, const DocValue *doc, char *dst, Size *len)
+{
+	switch (doc_unescape(doc->text, doc->len, dst, len))
+	{
+		case DOC_UNESCAPED:
+			return VALUE_OK;
+		case DOC_NUL_CHARACTER:
+			return value_bad(cxt, ERRCODE_UNTRANSLATABLE_CHARACTER,
+							 "unsupported Unicode escape sequence: \\u0000 cannot be converted to text.");
+		case DOC_LONE_SURROGATE:
+			break;
+	}
+	return value_bad(cxt, ERRCODE_INVALID_TEXT_REPRESENTATION,
+					 "invalid input syntax for type json: Unicode surrogates must come in pairs, high before low.");
+}
+
+/* The characters of a string; not copied when they stand in the message. */
+ValueStatus
+value_string(ValueContext *cxt, const DocValue *doc, char **text, Size *len)
+{
+	if (!doc->escaped)
+	{
+		*text = unconstify(char *, doc->text);
+		*len = doc->len;
+		return VALUE_OK;
+	}
+	*text = value_alloc(cxt, doc->len);
+	return unescape(cxt, doc, *text, len);
+}
+
+/* A number as numeric_out() prints it. */
+static ValueStatus
+number_text(ValueContext *cxt, const DocValue *doc, char **text, Size *len)
+{
+	const char *p = doc->text;
+	const char *end = p + doc->len;
+	char	   *copy;
+	Datum		number;
+
+	*text = unconstify(char *, doc->text);
+	*len = doc->len;
+	if (doc->is_integer)
+		return VALUE_OK;
+	if (*p == '-')
+	{
+		while (++p < end && (*p == '0' || *p == '.'))
+			;
+		if (p == end)
+		{
+			*text += 1;			/* a numeric knows no negative zero */
+			*len -= 1;
+			return VALUE_OK;
+		}
+		p = doc->text;
+	}
+
+	/* Short of numeric's limits, and without exponent: as it stands. */
+	if (doc->len < 1000 && memchr(p, 'e', doc->len) == NULL &&
+		memchr(p, 'E', doc->len) == NULL)
+		return VALUE_OK;
+	if (!cxt->may_throw)
+		return VALUE_THROWS;
+	copy = value_alloc(cxt, doc->len + 1);
+	memcpy(copy, doc->text, doc->len);
+	copy[doc->len] = '\0';
+	number = DirectFunctionCall3(numeric_in, CStringGetDatum(copy),
+								 ObjectIdGetDatum(InvalidOid),
+								 Int32GetDatum(-1));
+	*text = DatumGetCString(DirectFunctionCall1(numeric_out, number));
+	*len = strlen(*text);
+	return VALUE_OK;
+}
+
+/*
+ * The text that a value goes to a type's input function as.  That of an
+ * object or array is its own.
+ */
+ValueStatus
+value_scalar_text(ValueContext *cxt, const DocValue *doc, char **text,
+				  Size *len)
+{
+	if (doc->kind == DOC_STRING)
+		return value_string(cxt, doc, text, len);
+	if (doc->kind == DOC_NUMBER)
+		return number_text(cxt, doc, text, len);
+	*text = unconstify(char *, doc->text);
+	*len = doc->len;
+	return VALUE_OK;
+}
+
+static inline text *
+make_text(ValueContext *cxt, const char *bytes, Size len)
+{
+	text	   *result = value_alloc(cxt, VARHDRSZ + len);
+
+	SET_VARSIZE(result, VARHDRSZ + len);
+	memcpy(VARDATA(result), bytes, len);
+	return result;
+}
+
+/*
+ * text, varchar(n) and char(n), as varcharin() and bpcharin() do it.
+ */
+static ValueStatus
+decode_text(ValueType *type, const DocValue *doc, ValueContext *cxt,
+			Datum *value)
+{
+	char	   *bytes;
+	Size		len;
+	ValueStatus status;
+
+	status = value_scalar_text(cxt, doc, &bytes, &len);
+	if (status != VALUE_OK)
+		return status;
+	if (type->kind != VALUE_TEXT && type->typmod >= (int32) VARHDRSZ)
+	{
+		Size		max = type->typmod - VARHDRSZ;
+		Size		chars = len;
+
+		if (len > max || type->kind == VALUE_BPCHAR)
+			chars = pg_mbstrlen_with_len(bytes, len);
+		if (chars > max)
+		{
+			Size		keep = pg_mbcharcliplen(bytes, len, max);
+
+			for (Size i = keep; i < len; i++)
+				if (bytes[i] != ' ')
+					return value_bad(cxt,
+									 ERRCODE_STRING_DATA_RIGHT_TRUNCATION,
+									 "value too long for type %s(%zu)",
+									 type->kind == VALUE_BPCHAR ?
+									 "character" : "character varying", max);
+			len = keep;
+		}
+		else if (type->kind == VALUE_BPCHAR && chars < max)
+		{
+			text	   *result = value_alloc(cxt,
+											 VARHDRSZ + len + max - chars);
+
+			SET_VARSIZE(result, VARHDRSZ + len + max - chars);
+			memcpy(VARDATA(result), bytes, len);
+			memset(VARDATA(result) + len, ' ', max - chars);
+			*value = PointerGetDatum(result);
+			return VALUE_OK;
+		}
+	}
+	*value = PointerGetDatum(make_text(cxt, bytes, len));
+	return VALUE_OK;
+}
+
+/*
+ * json: the value's own text, but scalars as the jsonb type prints them.
+ */
+static ValueStatus
+decode_json(ValueType *type, const DocValue *doc, ValueContext *cxt,
+			Datum *value)
+{
+	char	   *bytes;
+	Size		len;
+	ValueStatus status;
+
+	if (doc->kind == DOC_STRING && doc->escaped)
+	{
+		StringInfoData quoted;
+		char	   *copy = value_alloc(cxt, doc->len + 1);
+
+		status = unescape(cxt, doc, copy, &len);
+		if (status != VALUE_OK)
+			return status;
+		copy[len] = '\0';
+		initStringInfo(&quoted);
+		escape_json(&quoted, copy);
+		bytes = quoted.data;
+		len = quoted.len;
+	}
+	else if (doc->kind == DOC_STRING)
+	{
+		bytes = unconstify(char *, doc->text) - 1;	/* with its quotes */
+		len = doc->len + 2;
+	}
+	else
+	{
+		status = value_scalar_text(cxt, doc, &bytes, &len);
+		if (status != VALUE_OK)
+			return status;
+	}
+	*value = PointerGetDatum(make_text(cxt, bytes, len));
+	return VALUE_OK;
+}
+
+/* A jsonb of prefix, the value's JSON text, and suffix; may throw. */
+static Datum
+make_jsonb(const DocValue *doc, const char *prefix, const char *suffix)
+{
+	bool		quoted = doc->kind == DOC_STRING;
+	const char *json = doc->text - quoted;
+	Size		len = doc->len + 2 * quoted;
+	Size		prefix_len = strlen(prefix);
+	char	   *copy = palloc(prefix_len + len + strlen(suffix) + 1);
+	Datum		result;
+
+	memcpy(copy, prefix, prefix_len);
+	memcpy(copy + prefix_len, json, len);
+	strcpy(copy + prefix_len + len, suffix);
+	result = DirectFunctionCall1(jsonb_in, CStringGetDatum(copy));
+	pfree(copy);
+	return result;
+}
+
+static ValueStatus
+decode_jsonb(ValueType *type, const DocValue *doc, ValueContext *cxt,
+			 Datum *value)
+{
+	if (!cxt->may_throw)
+		return VALUE_THROWS;
+	*value = make_jsonb(doc, "", "");
+	return VALUE_OK;
+}
+
+static ValueStatus
+decode_bool(ValueType *type, const DocValue *doc, ValueContext *cxt,
+			Datum *value)
+{
+	char	   *bytes;
+	Size		len;
+	bool		result;
+	ValueStatus status;
+
+	if (doc->kind == DOC_TRUE || doc->kind == DOC_FALSE)
+	{
+		*value = BoolGetDatum(doc->kind == DOC_TRUE);
+		return VALUE_OK;
+	}
+	if (doc->kind != DOC_STRING && doc->kind != DOC_NUMBER)
+		return value_bad_syntax(cxt, type, doc);
+	status = value_scalar_text(cxt, doc, &bytes, &len);
+	if (status != VALUE_OK)
+		return status;
+	while (len > 0 && isspace((unsigned char) *bytes))
+	{
+		bytes++;
+		len--;
+	}
+	while (len > 0 && isspace((unsigned char) bytes[len - 1]))
+		len--;
+	if (!parse_bool_with_len(bytes, len, &result))
+		return value_bad_syntax(cxt, type, doc);
+	*value = BoolGetDatum(result);
+	return VALUE_OK;
+}
+
+static inline int
+hex_value(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	if (c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	if (c >= 'A' && c <= 'F')
+		return c - 'A' + 10;
+	return -1;
+}
+
+/* As string_to_uuid(): hyphens after any group of four, braces around. */
+static ValueStatus
+decode_uuid(ValueType *type, const DocValue *doc, ValueContext *cxt,
+			Datum *value)
+{
+	char	   *p;
+	char	   *end;
+	Size		len;
+	bool		braces;
+	pg_uuid_t  *uuid;
+	ValueStatus status;
+
+	if (doc->kind != DOC_STRING && doc->kind != DOC_NUMBER)
+		return value_bad_syntax(cxt, type, doc);
+	status = value_scalar_text(cxt, doc, &p, &len);
+	if (status != VALUE_OK)
+		return status;
+	end = p + len;
+	braces = p < end && *p == '{';
+	if (braces)
+		p++;
+	uuid = value_alloc(cxt, sizeof(*uuid));
+	for (int i = 0; i < UUID_LEN; i++)
+	{
+		int			high = p < end ? hex_value(p[0]) : -1;
+		int			low = p + 1 < end ? hex_value(p[1]) : -1;
+
+		if ((high | low) < 0)
+			return value_bad_syntax(cxt, type, doc);
+		uuid->data[i] = (unsigned char) (high << 4 | low);
+		p += 2;
+		if (p < end && *p == '-' && i % 2 == 1 && i < UUID_LEN - 1)
+			p++;
+	}
+	if (braces && (p == end || *p++ != '}'))
+		return value_bad_syntax(cxt, type, doc);
+	if (p != end)
+		return value_bad_syntax(cxt, type, doc);
+	*value = UUIDPGetDatum(uuid);
+	return VALUE_OK;
+}
+
+/*
+ * What may throw
+ */
+
+/* Call the type's input function on the value's text. */
+ValueStatus
+value_call_input(ValueType *type, const DocValue *doc, ValueContext *cxt,
+				 Datum *value)
+{
+	char	   *text;
+	Size		len;
+	ValueStatus status;
+
+	if (!cxt->may_throw)
+		return VALUE_THROWS;
+	value_input_settings(cxt);
+	if (doc->kind == DOC_OBJECT || doc->kind == DOC_ARRAY)
+		text = DatumGetCString(DirectFunctionCall1(jsonb_out,
+												   make_jsonb(doc, "", "")));
+	else
+	{
+		char	   *copy;
+
+		status = value_scalar_text(cxt, doc, &text, &len);
+		if (status != VALUE_OK)
+			return status;
+		copy = value_alloc(cxt, len + 1);
+		memcpy(copy, text, len);
+		copy[len] = '\0';
+		text = copy;
+	}
+#ifdef WEIR_SOFT_ERRORS
+	{
+		ErrorSaveContext escontext = {T_ErrorSaveContext};
+
+		escontext.details_wanted = true;
+		if (InputFunctionCallSafe(&type->input, text, type->typioparam,
+								  type->typmod, (Node *) &escontext, value))
+			return VALUE_OK;
+		return value_bad(cxt, escontext.error_data->sqlerrcode, "%s%s%s",
+						 escontext.error_data->message,
+						 escontext.error_data->detail ? ": " : "",
+						 escontext.error_data->detail ?
+						 escontext.error_data->detail : "");
+	}
+#else
+	*value = InputFunctionCall(&type->input, text, type->typioparam,
+							   type->typmod);
+	return VALUE_OK;
+#endif
+}
+
+static ValueStatus
+decode_populate(ValueType *type, const DocValue *doc, ValueContext *cxt,
+				Datum *value, bool *isnull)
+{
+	HeapTupleData tuple;
+	HeapTupleHeader row;
+
+	if (!cxt->may_throw)
+		return VALUE_THROWS;
+	value_input_settings(cxt);
+	row = DatumGetHeapTupleHeader(FunctionCall2(&type->populate,
+												PointerGetDatum(type->populate_null),
+												make_jsonb(doc, "{\"v\":",
+														   "}")));
+	tuple.t_len = HeapTupleHeaderGetDatumLength(row);
+	ItemPointerSetInvalid(&tuple.t_self);
+	tuple.t_tableOid = InvalidOid;
+	tuple.t_data = row;
+	*value = heap_getattr(&tuple, 1, type->populate_desc, isnull);
+	return VALUE_OK;
+}
+
+static ValueStatus
+decode_array(ValueType *type, const DocValue *doc, ValueContext *cxt,
+			 Datum *value, bool *isnull)
+{
+	const char *cursor = doc->text;
+	DocValue	element;
+	Datum	   *values;
+	bool	   *nulls;
+	int			count = 0;
+	int			room = 16;
+	int			lower = 1;
+
+	if (doc->kind == DOC_STRING)
+		return value_call_input(type, doc, cxt, value);
+	if (doc->kind != DOC_ARRAY)
+		return value_bad(cxt, ERRCODE_INVALID_TEXT_REPRESENTATION,
+						 "expected JSON array");
+	values = palloc(room * sizeof(Datum));
+	nulls = palloc(room * sizeof(bool));
+	while (doc_next_element(doc, &cursor, &element))
+	{
+		ValueStatus status;
+
+		/* The first element tells whether there are more dimensions. */
+		if (count == 0 && element.kind == DOC_ARRAY)
+			return decode_populate(type, doc, cxt, value, isnull);
+		if (count == room)
+		{
+			room *= 2;
+			values = repalloc_huge(values, room * sizeof(Datum));
+			nulls = repalloc_huge(nulls, room * sizeof(bool));
+		}
+		status = value_decode(type->element, &element, cxt, &values[count],
+							  &nulls[count]);
+		if (status != VALUE_OK)
+			return status;
+		count++;
+	}
+	if (count == 0)
+		*value = PointerGetDatum(construct_empty_array(type->element->typid));
+	else if (count > MaxArraySize)
+		return value_bad(cxt, ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+						 "array size exceeds the maximum allowed (%d)",
+						 (int) MaxArraySize);
+	else
+		*value = PointerGetDatum(construct_md_array(values, nulls, 1, &count,
+													&lower,
+													type->element->typid,
+													type->element_len,
+													type->element_byval,
+													type->element_align));
+	return VALUE_OK;
+}
+
+static ValueStatus
+decode_domain(ValueType *type, const DocValue *doc, ValueContext *cxt,
+			  Datum *value, bool *isnull)
+{
+	ValueStatus status;
+
+	if (!cxt->may_throw)
+		return VALUE_THROWS;
+	status = value_decode(type->element, doc, cxt, value, isnull);
+	if (status != VALUE_OK)
+		return status;
+	value_user_settings(cxt);
+	domain_check(*value, *isnull, type->typid, &type->domain_state,
+				 type->cxt);
+	return VALUE_OK;
+}
+
+ValueStatus
+value_decode(ValueType *type, const DocValue *doc, ValueContext *cxt,
+			 Datum *value, bool *isnull)
+{
+	if (unlikely(type->kind == VALUE_DOMAIN))
+		return decode_domain(type, doc, cxt, value, isnull);
+	*isnull = doc->kind == DOC_MISSING || doc->kind == DOC_NULL;
+	if (*isnull)
+	{
+		*value = (Datum) 0;
+		return VALUE_OK;
+	}
+	switch (type->kind)
+	{
+		case VALUE_INT2:
+		case VALUE_INT4:
+		case VALUE_INT8:
+			return value_decode_integer(type, doc, cxt, value);
+		case VALUE_FLOAT4:
+		case VALUE_FLOAT8:
+			return value_decode_float(type, doc, cxt, value);
+		case VALUE_NUMERIC:
+			return value_decode_numeric(type, doc, cxt, value);
+		case VALUE_BOOL:
+			return decode_bool(type, doc, cxt, value);
+		case VALUE_TEXT:
+		case VALUE_VARCHAR:
+		case VALUE_BPCHAR:
+			return decode_text(type, doc, cxt, value);
+		case VALUE_TIMESTAMP:
+		case VALUE_TIMESTAMPTZ:
+			return value_decode_timestamp(type, doc, cxt, value);
+		case VALUE_DATE:
+			return value_decode_date(type, doc, cxt, value);
+		case VALUE_UUID:
+			return decode_uuid(type, doc, cxt, value);
+		case VALUE_JSON:
+			return decode_json(type, doc, cxt, value);
+		case VALUE_JSONB:
+			return decode_jsonb(type, doc, cxt, value);
+		case VALUE_ARRAY:
+			return decode_array(type, doc, cxt, value, isnull);
+		case VALUE_DOMAIN:
+			break;
+		case VALUE_INPUT:
+			return value_call_input(type, doc, cxt, value);
+		case VALUE_POPULATE:
+			return decode_populate(type, doc, cxt, value, isnull);
+	}
+	pg_unreachable();
+}
+
+/*
+ * Compiling
+ */
+
+/* The types with a way of their own. */
+static bool
+direct_kind(Oid typid, ValueKind *kind)
+{
+	static const struct
+	{
+		Oid			typid;
+		ValueKind	kind;
+	}			direct[] = {
+		{INT2OID, VALUE_INT2},
+		{INT4OID, VALUE_INT4},
+		{INT8OID, VALUE_INT8},
+		{FLOAT4OID, VALUE_FLOAT4},
+		{FLOAT8OID, VALUE_FLOAT8},
+		{NUMERICOID, VALUE_NUMERIC},
+		{BOOLOID, VALUE_BOOL},
+		{TEXTOID, VALUE_TEXT},
+		{VARCHAROID, VALUE_VARCHAR},
+		{BPCHAROID, VALUE_BPCHAR},
+		{TIMESTAMPOID, VALUE_TIMESTAMP},
+		{TIMESTAMPTZOID, VALUE_TIMESTAMPTZ},
+		{DATEOID, VALUE_DATE},
+		{UUIDOID, VALUE_UUID},
+		{JSONOID, VALUE_JSON},
+		{JSONBOID, VALUE_JSONB}
+	};
+
+	for (int i = 0; i < lengthof(direct); i++)
+		if (direct[i].typid == typid)
+		{
+			*kind = direct[i].kind;
+			return true;
+		}
+	return false;
+}
+
+/*
+ * Prepare jsonb_populate_record() for a row of one column.  It learns the
+ * row's type from its first argument, as it would in
+ * SELECT jsonb_populate_record(r, ...) with r of type record.
+ */
+static void
+compile_populate(ValueType *type)
+{
+	Datum		null = (Datum) 0;
+	bool		isnull = true;
+	HeapTuple	tuple;
+	Const	   *row;
+	Const	   *json;
+
+	type->populate_desc = CreateTemplateTupleDesc(1);
+	TupleDescInitEntry(type->populate_desc, 1, "v", type->typid,
+					   type->typmod, 0);
+	type->populate_desc = BlessTupleDesc(type->populate_desc);
+	tuple = heap_form_tuple(type->populate_desc, &null, &isnull);
+	type->populate_null =
+		DatumGetHeapTupleHeader(heap_copy_tuple_as_datum(tuple,
+														 type->populate_desc));
+	fmgr_info(F_JSONB_POPULATE_RECORD, &type->populate);
+	row = makeNullConst(RECORDOID, -1, InvalidOid);
+	json = makeNullConst(JSONBOID, -1, InvalidOid);
+	fmgr_info_set_expr((Node *) makeFuncExpr(F_JSONB_POPULATE_RECORD,
+											 RECORDOID,
+											 list_make2(row, json),
+											 InvalidOid, InvalidOid,
+											 COERCE_EXPLICIT_CALL),
+					   &type->populate);
+}
+
+ValueType *
+value_type_compile(Oid typid, int32 typmod, EpochUnit epoch)
+{
+	ValueType  *type = palloc0(sizeof(ValueType));
+	Oid			element;
+	Oid			input;
+
+	type->typid = typid;
+	type->typmod = typmod;
+	type->epoch = epoch;
+	type->cxt = CurrentMemoryContext;
+	if (get_typtype(typid) == TYPTYPE_DOMAIN)
+	{
+		Oid			base;
+
+		base = getBaseTypeAndTypmod(typid, &typmod);
+		type->kind = VALUE_DOMAIN;
+		type->element = value_type_compile(base, typmod, epoch);
+		return type;
+	}
+	getTypeInputInfo(typid, &input, &type->typioparam);
+	fmgr_info(input, &type->input);
+	if (direct_kind(typid, &type->kind))
+		return type;
+	element = get_element_type(typid);
+	if (OidIsValid(element))
+	{
+		type->kind = VALUE_ARRAY;
+		type->element = value_type_compile(element, typmod, epoch);
+		get_typlenbyvalalign(element, &type->element_len,
+							 &type->element_byval, &type->element_align);
+		compile_populate(type);
+		if (type->element->kind == VALUE_POPULATE)
+			type->kind = VALUE_POPULATE;
+	}
+	else if (type_is_rowtype(typid))
+	{
+		type->kind = VALUE_POPULATE;
+		compile_populate(type);
+	}
+	else
+		type->kind = VALUE_INPUT;
+	return type;
+}

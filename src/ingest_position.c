@@ -1,0 +1,449 @@
+/*-------------------------------------------------------------------------
+ *
+ * ingest_position.c
+ *	  Where to begin: first positions, the slot's start, recorded ends.
+ *
+ * I1: the only durable offset is applied, committed with the results it
+ * stands for, but for the first position of each partition: that is resolved
+ * once, here, from start_from (or the position of weir.seek()) to a concrete
+ * offset, and committed to weir_internal.progress before the first fetch.
+ *
+ * The shared ring's worker resolves for all streams of its source, at its
+ * start and whenever the catalog's generation has moved; a catch-up worker
+ * resolves nothing.  A partition added later starts at its beginning.
+ *
+ * The slot begins at the least applied offset of the streams it serves.  A
+ * stream far behind the others would have all of them wait for its replay;
+ * it is left to catch up by itself.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "utils/array.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "catalog_spi.h"
+#include "ingest.h"
+#include "options.h"
+#include "settings.h"
+#include "worker.h"
+
+/* How long one request may take before it counts as an outage. */
+#define REQUEST_TIMEOUT_MS 10000
+
+/* Streams further behind the foremost than this many records are left out. */
+#define FAR_BEHIND(batch_rows) ((int64) 4 * (batch_rows))
+
+/*
+ * Ask the broker and wait.  An answer that is an error is raised, so that
+ * the worker ends and its manager tries again later.
+ */
+static const KafkaAnswer *
+ask(Ingest *ingest, KafkaRequestKind kind, int64 time_ms)
+{
+	const KafkaAnswer *answer = kafka_request_wait(ingest->client, kind,
+												   ingest->npartitions,
+												   time_ms,
+												   REQUEST_TIMEOUT_MS);
+
+	if (answer->error.class != KAFKA_OK)
+	{
+		ingest->trouble = answer->error.class;
+		ereport(ERROR,
+				(errcode(answer->error.sqlerrcode),
+				 errmsg("%s", answer->error.message),
+				 answer->error.hint[0] ?
+				 errhint("%s", answer->error.hint) : 0));
+	}
+	return answer;
+}
+
+/* Timestamp in PostgreSQL's microseconds to Kafka's milliseconds, up. */
+static int64
+kafka_time_ms(TimestampTz time)
+{
+	int64		us = time +
+		(int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+
+	return us >= 0 ? (us + 999) / 1000 : 0;
+}
+
+/*
+ * Offsets of all partitions for a position, palloc'd.  What a position of
+ * explicit offsets does not name starts at its beginning.
+ */
+static int64 *
+resolve(Ingest *ingest, const char *text)
+{
+	Position   *position = position_parse(text, "start_from");
+	const KafkaAnswer *answer;
+	int64	   *offsets = palloc(sizeof(int64) * ingest->npartitions);
+
+	switch (position->kind)
+	{
+		case POSITION_LATEST:
+			answer = ask(ingest, KAFKA_REQUEST_END, 0);
+			break;
+		case POSITION_TIME:
+			answer = ask(ingest, KAFKA_REQUEST_TIME,
+						 kafka_time_ms(position->time));
+			break;
+		default:
+			answer = ask(ingest, KAFKA_REQUEST_LOW, 0);
+			break;
+	}
+	memcpy(offsets, answer->offsets, sizeof(int64) * ingest->npartitions);
+	if (position->kind == POSITION_OFFSETS)
+		for (int i = 0; i < position->noffsets; i++)
+			if (position->offsets[i].partition < ingest->npartitions)
+				offsets[position->offsets[i].partition] =
+					position->offsets[i].offset;
+	return offsets;
+}
+
+/* A stream that lacks progress for some partition. */
+typedef struct NewStream
+{
+	int32		stream_id;
+	bool		fresh;			/* has no position at all, or was sought */
+	char	   *start;
+} NewStream;
+
+static List *
+streams_without_position(Ingest *ingest)
+{
+	CatalogAccess access;
+	CatalogRow	row;
+	List	   *streams = NIL;
+	uint64		n;
+
+	catalog_begin(&access);
+	n = catalog_execute("SELECT st.stream_id, "
+						"count(p.kafka_partition) = 0 OR "
+						"ss.seek_to IS NOT NULL, "
+						"coalesce(ss.seek_to, st.start_from, src.start_from) "
+						"FROM weir_internal.stream st "
+						"JOIN weir_internal.source src USING (source_id) "
+						"JOIN weir_internal.stream_state ss USING (stream_id) "
+						"LEFT JOIN weir_internal.progress p USING (stream_id) "
+						"WHERE st.source_id = $1 "
+						"GROUP BY st.stream_id, src.source_id, ss.stream_id "
+						"HAVING count(p.kafka_partition) < $2 OR "
+						"ss.seek_to IS NOT NULL "
+						"ORDER BY 1", 2,
+						(CatalogArg[])
+	{
+		CATALOG_INT4(ingest->source->source_id),
+			CATALOG_INT8(ingest->npartitions)
+	});
+	for (uint64 i = 0; i < n; i++)
+	{
+		NewStream  *stream;
+		MemoryContext old = MemoryContextSwitchTo(access.caller);
+
+		stream = palloc(sizeof(*stream));
+		streams = lappend(streams, stream);
+		MemoryContextSwitchTo(old);
+		catalog_row_begin(&row, &access, i);
+		stream->stream_id = catalog_next_int4(&row);
+		stream->fresh = catalog_next_bool(&row);
+		stream->start = catalog_next_text(&row);
+	}
+	catalog_end(&access);
+	return streams;
+}
+
+/*
+ * Write first positions; a row that is there already stays, unless the
+ * stream was sought meanwhile.
+ */
+static void
+write_positions(Ingest *ingest, const NewStream *stream, const int64 *offsets)
+{
+	CatalogAccess access;
+	CatalogArg	id[] = {CATALOG_INT4(stream->stream_id)};
+
+	catalog_begin(&access);
+	catalog_execute("SELECT 1 FROM weir_internal.stream_state "
+					"WHERE stream_id = $1 FOR UPDATE", 1, id);
+	if (stream->fresh)
+	{
+		catalog_execute("DELETE FROM weir_internal.progress "
+						"WHERE stream_id = $1", 1, id);
+		catalog_execute("UPDATE weir_internal.stream_state "
+						"SET seek_to = NULL "
+						"WHERE stream_id = $1 AND seek_to IS NOT NULL", 1, id);
+	}
+	for (int p = 0; p < ingest->npartitions; p++)
+		catalog_execute("INSERT INTO weir_internal.progress "
+						"(stream_id, kafka_partition, applied_offset, "
+						"cluster_id, topic_incarnation) "
+						"VALUES ($1, $2, $3, $4, $5) "
+						"ON CONFLICT DO NOTHING", 5,
+						(CatalogArg[])
+	{
+		CATALOG_INT4(stream->stream_id), CATALOG_INT4(p),
+			CATALOG_INT8(offsets[p]),
+			CATALOG_TEXT(ingest->cluster_id[0] ? ingest->cluster_id : NULL),
+			CATALOG_INT4(ingest->source->topic_incarnation)
+	});
+	catalog_end(&access);
+}
+
+/* Resolve the first positions of streams that have none yet. */
+void
+position_resolve_new(Ingest *ingest)
+{
+	List	   *streams;
+	ListCell   *lc;
+
+	if (ingest->stream_id != 0)
+		return;
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	MemoryContextSwitchTo(ingest->batch_cxt);
+	streams = streams_without_position(ingest);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+
+	foreach(lc, streams)
+	{
+		NewStream  *stream = lfirst(lc);
+		int64	   *offsets;
+		StreamShared *shared;
+
+		MemoryContextSwitchTo(ingest->batch_cxt);
+		worker_activity("resolving the first position of stream %d",
+						stream->stream_id);
+		StartTransactionCommand();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		MemoryContextSwitchTo(ingest->batch_cxt);
+		offsets = resolve(ingest, stream->fresh ? stream->start : "earliest");
+		write_positions(ingest, stream, offsets);
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+
+		shared = worker_stream_find(MyDatabaseId, stream->stream_id);
+		if (shared && shared->latch)
+			SetLatch(shared->latch);
+	}
+}
+
+/* Write the end offsets into the advances that do not have them yet. */
+void
+position_resolve_advances(Ingest *ingest)
+{
+	CatalogAccess access;
+	uint64		n;
+	CatalogArg	id[] = {CATALOG_INT4(ingest->source->source_id)};
+
+	if (ingest->stream_id != 0)
+		return;
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	MemoryContextSwitchTo(ingest->batch_cxt);
+	catalog_begin(&access);
+	n = catalog_execute("SELECT 1 FROM weir_internal.advance "
+						"WHERE source_id = $1 AND end_offsets IS NULL "
+						"FOR UPDATE", 1, id);
+	catalog_end(&access);
+	if (n > 0)
+	{
+		const KafkaAnswer *answer = ask(ingest, KAFKA_REQUEST_END, 0);
+		Datum	   *ends = palloc(sizeof(Datum) * ingest->npartitions);
+		ArrayType  *array;
+
+		for (int p = 0; p < ingest->npartitions; p++)
+			ends[p] = Int64GetDatum(answer->offsets[p]);
+		array = construct_array(ends, ingest->npartitions, INT8OID, 8,
+								FLOAT8PASSBYVAL, TYPALIGN_DOUBLE);
+		catalog_begin(&access);
+		catalog_execute("UPDATE weir_internal.advance SET end_offsets = $2 "
+						"WHERE source_id = $1 AND end_offsets IS NULL", 2,
+						(CatalogArg[])
+		{
+			id[0],
+			{
+				INT8ARRAYOID, PointerGetDatum(array), false
+			}
+		});
+		catalog_end(&access);
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	if (n > 0)
+		worker_wake_database();
+}
+
+/* Durable positions of a stream; applied[p] = -1 where there is none. */
+typedef struct Applied
+{
+	int32		stream_id;
+	int64	   *offsets;
+} Applied;
+
+static List *
+read_applied(Ingest *ingest)
+{
+	CatalogAccess access;
+	CatalogRow	row;
+	List	   *list = NIL;
+	Applied    *current = NULL;
+	uint64		n;
+
+	catalog_begin(&access);
+	n = catalog_execute("SELECT p.stream_id, p.kafka_partition, "
+						"p.applied_offset FROM weir_internal.progress p "
+						"JOIN weir_internal.stream st USING (stream_id) "
+						"WHERE st.source_id = $1 "
+						"AND ($2 = 0 OR st.stream_id = $2) "
+						"AND NOT st.paused AND st.failed_message IS NULL "
+						"ORDER BY 1, 2", 2,
+						(CatalogArg[])
+	{
+		CATALOG_INT4(ingest->source->source_id),
+			CATALOG_INT4(ingest->stream_id)
+	});
+	for (uint64 i = 0; i < n; i++)
+	{
+		int32		stream_id;
+		int32		partition;
+		int64		offset;
+
+		catalog_row_begin(&row, &access, i);
+		stream_id = catalog_next_int4(&row);
+		partition = catalog_next_int4(&row);
+		offset = catalog_next_int8(&row);
+		if (current == NULL || current->stream_id != stream_id)
+		{
+			MemoryContext old = MemoryContextSwitchTo(access.caller);
+
+			current = palloc(sizeof(*current));
+			current->stream_id = stream_id;
+			current->offsets = palloc(sizeof(int64) * ingest->npartitions);
+			for (int p = 0; p < ingest->npartitions; p++)
+				current->offsets[p] = -1;
+			list = lappend(list, current);
+			MemoryContextSwitchTo(old);
+		}
+		if (partition < ingest->npartitions)
+			current->offsets[partition] = offset;
+		else if (offset > 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("topic \"%s\" is not the topic stream %d was reading",
+							ingest->source->topic, stream_id),
+					 errdetail("It has %d partitions, but partition %d has been read.",
+							   ingest->npartitions, partition),
+					 errhint("Use weir.seek() to begin anew.")));
+	}
+	catalog_end(&access);
+	return list;
+}
+
+/* The start of each partition: the least of the streams that count. */
+static void
+choose_start(Ingest *ingest, List *applied)
+{
+	ListCell   *lc;
+	ListCell   *foremost = NULL;
+	int64		best = -1;
+	int64	   *most = palloc(sizeof(int64) * ingest->npartitions);
+
+	for (int p = 0; p < ingest->npartitions; p++)
+	{
+		most[p] = -1;
+		ingest->next[p] = -1;
+		foreach(lc, applied)
+			most[p] = Max(most[p], ((Applied *) lfirst(lc))->offsets[p]);
+	}
+	foreach(lc, applied)
+	{
+		int64		sum = 0;
+
+		for (int p = 0; p < ingest->npartitions; p++)
+			sum += ((Applied *) lfirst(lc))->offsets[p];
+		if (sum > best)
+		{
+			best = sum;
+			foremost = lc;
+		}
+	}
+	foreach(lc, applied)
+	{
+		Applied    *a = lfirst(lc);
+		int64		behind = 0;
+
+		for (int p = 0; p < ingest->npartitions; p++)
+			behind += most[p] - a->offsets[p];
+		if (behind > FAR_BEHIND(weir_max_batch_rows) && lc != foremost)
+			continue;
+		for (int p = 0; p < ingest->npartitions; p++)
+			if (ingest->next[p] < 0 || a->offsets[p] < ingest->next[p])
+				ingest->next[p] = a->offsets[p];
+	}
+}
+
+/* Count the topic's partitions, and learn the cluster's name. */
+void
+position_learn_partitions(Ingest *ingest)
+{
+	const KafkaAnswer *answer = ask(ingest, KAFKA_REQUEST_METADATA, 0);
+
+	ingest->npartitions = answer->partitions;
+	strlcpy(ingest->cluster_id, answer->cluster_id,
+			sizeof(ingest->cluster_id));
+	if (!worker_slot_set_partitions(ingest->slot, ingest->npartitions))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("no room for the %d partitions of topic \"%s\"",
+						ingest->npartitions, ingest->source->topic),
+				 errhint("Increase weir.max_partitions and restart the "
+						 "server.")));
+	ingest->parts = worker_slot_partitions(ingest->slot);
+	ingest->next = MemoryContextAllocZero(ingest->cxt,
+										  sizeof(int64) * ingest->npartitions);
+	ingest->max_event = MemoryContextAllocZero(ingest->cxt,
+											   sizeof(TimestampTz) *
+											   ingest->npartitions);
+}
+
+/*
+ * Resolve first positions, and set the slot to its start.  Raises the
+ * broker's errors.
+ */
+void
+position_begin(Ingest *ingest)
+{
+	PartitionShared *parts;
+	List	   *applied;
+
+	position_resolve_new(ingest);
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	MemoryContextSwitchTo(ingest->batch_cxt);
+	applied = read_applied(ingest);
+	if (applied != NIL)
+		choose_start(ingest, applied);
+	else
+		memcpy(ingest->next, resolve(ingest, ingest->source->start_from),
+			   sizeof(int64) * ingest->npartitions);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+
+	parts = ingest->parts;
+	LWLockAcquire(&ingest->slot->lock, LW_EXCLUSIVE);
+	for (int p = 0; p < ingest->npartitions; p++)
+	{
+		parts[p].next = parts[p].floor = ingest->next[p];
+		parts[p].idle_since = 0;
+	}
+	LWLockRelease(&ingest->slot->lock);
+	MemoryContextReset(ingest->batch_cxt);
+}

@@ -1,0 +1,729 @@
+/*-------------------------------------------------------------------------
+ *
+ * ingest_stage.c
+ *	  The staging ring: a few unlogged segments, filled in turn.
+ *
+ * A segment is an unlogged table without indexes, weir_internal.
+ * segment_<source>_<stream>_<n>, with a view segment_..._v over it that has
+ * the source's columns in the source's order, and the row's ctid as "tid".
+ * Both belong to the owner of the extension and are members of it, so that
+ * pg_dump leaves them alone.  They are made when missing or when the source's
+ * columns were renamed, and stay as long as the source.
+ *
+ * Life of a segment:
+ *
+ *	FREE -> FILLING			stage_has_room() opens it: gets the next sequence
+ *							number
+ *	FILLING -> SEALED		it has reached weir.segment_size
+ *	SEALED -> RECYCLING		every holder has applied past it: under the slot's
+ *							lock the floors go up and its marks go away (I3)
+ *	RECYCLING -> FREE		truncated, under a lock that is only tried for
+ *
+ * A busy segment (somebody's SELECT reads it) stays RECYCLING and is tried
+ * again; after a second a new table takes its place in the ring and the old
+ * one is dropped by whoever gets the lock, at the latest at the next start.
+ *
+ * I6: at most nsegments * weir.segment_size are staged, plus one insert.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/hio.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/dependency.h"
+#include "catalog/heap.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_extension.h"
+#include "catalog/pg_type.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "storage/smgr.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "catalog_spi.h"
+#include "compat.h"
+#include "ingest.h"
+#include "settings.h"
+#include "worker.h"
+
+/* A segment that could not be truncated for this long is replaced. */
+#define BUSY_TIMEOUT_MS 1000
+
+/* Since when each segment waits to be truncated; 0: it does not. */
+static TimestampTz busy_since[WEIR_MAX_SEGMENTS];
+
+/* Number of the next table that takes a busy one's place. */
+static int	next_spare = WEIR_MAX_SEGMENTS;
+
+static int64
+staging_limit(const Ingest *ingest)
+{
+	if (ingest->source->staging_limit > 0)
+		return ingest->source->staging_limit;
+	return (int64) weir_staging_limit * 1024;
+}
+
+static void drop_strays(Ingest *ingest);
+
+/* Sealed at this many blocks: never more than a third of the limit. */
+static BlockNumber
+segment_blocks(const Ingest *ingest)
+{
+	int64		bytes = Min((int64) weir_segment_size * 1024,
+							staging_limit(ingest) / 3);
+
+	return Max(bytes / BLCKSZ, 1);
+}
+
+static int
+ring_size(const Ingest *ingest)
+{
+	int64		n = staging_limit(ingest) /
+		((int64) segment_blocks(ingest) * BLCKSZ);
+
+	return Max(3, Min(n, WEIR_MAX_SEGMENTS));
+}
+
+static char *
+segment_name(const Ingest *ingest, int n)
+{
+	return psprintf("segment_%d_%d_%d", ingest->source->source_id,
+					ingest->stream_id, n);
+}
+
+/* Make a relation a member of the extension. */
+static void
+add_to_extension(Oid relid)
+{
+	ObjectAddress object;
+	ObjectAddress extension;
+
+	ObjectAddressSet(object, RelationRelationId, relid);
+	ObjectAddressSet(extension, ExtensionRelationId,
+					 catalog_extension_oid(false));
+	recordDependencyOn(&object, &extension, DEPENDENCY_EXTENSION);
+}
+
+/* Take it out again, else it could not be dropped. */
+static void
+drop_relation(Oid relid)
+{
+	ObjectAddress object;
+
+	deleteDependencyRecordsForClass(RelationRelationId, relid,
+									ExtensionRelationId,
+									DEPENDENCY_EXTENSION);
+	CommandCounterIncrement();
+	ObjectAddressSet(object, RelationRelationId, relid);
+	performDeletion(&object, DROP_RESTRICT, PERFORM_DELETION_INTERNAL);
+	CommandCounterIncrement();
+}
+
+/* Does the view still have the source's columns, and "tid"? */
+static bool
+view_fits(Oid viewid, TupleDesc source_desc)
+{
+	Relation	view = relation_open(viewid, AccessShareLock);
+	TupleDesc	desc = RelationGetDescr(view);
+	bool		fits = true;
+	int			v = 0;
+
+	for (int i = 0; fits && i < source_desc->natts; i++)
+	{
+		Form_pg_attribute s = TupleDescAttr(source_desc, i);
+
+		if (s->attisdropped)
+			continue;
+		fits = v < desc->natts &&
+			strcmp(NameStr(TupleDescAttr(desc, v)->attname),
+				   NameStr(s->attname)) == 0 &&
+			TupleDescAttr(desc, v)->atttypid == s->atttypid;
+		v++;
+	}
+	fits = fits && v == desc->natts - 1;
+	relation_close(view, AccessShareLock);
+	return fits;
+}
+
+/*
+ * CREATE VIEW: the source's columns in its order, then tid.  The table's
+ * columns have the same names, but it has no kafka_topic.
+ */
+static char *
+view_command(const Ingest *ingest, const char *table, Relation source)
+{
+	StringInfoData sql;
+	TupleDesc	desc = RelationGetDescr(source);
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "CREATE VIEW weir_internal.%s_v AS SELECT ", table);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+		const char *name = quote_identifier(NameStr(att->attname));
+
+		if (att->attisdropped)
+			continue;
+		if (i == desc->natts - SOURCE_KAFKA_ATTRS)	/* kafka_topic */
+			appendStringInfo(&sql, "%s::pg_catalog.text AS %s, ",
+							 quote_literal_cstr(ingest->source->topic), name);
+		else
+			appendStringInfo(&sql, "%s, ", name);
+	}
+	appendStringInfo(&sql, "ctid AS tid FROM weir_internal.%s", table);
+	return sql.data;
+}
+
+/*
+ * The segment's table and view, made when missing or outdated.  In a
+ * transaction of the caller's; empties the table in any case.
+ */
+static void
+ensure_segment(Ingest *ingest, int n, SegmentShared *segment)
+{
+	char	   *name = segment_name(ingest, n);
+	Oid			nsp = catalog_internal_schema();
+	Oid			relid = get_relname_relid(name, nsp);
+	Oid			viewid = get_relname_relid(psprintf("%s_v", name), nsp);
+	Relation	source = table_open(ingest->source->relid, AccessShareLock);
+
+	if (OidIsValid(viewid) && !view_fits(viewid, RelationGetDescr(source)))
+	{
+		drop_relation(viewid);
+		viewid = InvalidOid;
+		if (OidIsValid(relid))
+			drop_relation(relid);
+		relid = InvalidOid;
+	}
+	if (OidIsValid(relid))
+		catalog_execute(psprintf("TRUNCATE weir_internal.%s", name), 0, NULL);
+	else
+	{
+		catalog_execute(psprintf("CREATE UNLOGGED TABLE weir_internal.%s (%s) "
+								 "WITH (autovacuum_enabled = off)", name,
+								 segment_column_definitions(source)),
+						0, NULL);
+		relid = get_relname_relid(name, nsp);
+		add_to_extension(relid);
+	}
+	if (!OidIsValid(viewid))
+	{
+		catalog_execute(view_command(ingest, name, source), 0, NULL);
+		viewid = get_relname_relid(psprintf("%s_v", name), nsp);
+		add_to_extension(viewid);
+	}
+	table_close(source, AccessShareLock);
+	segment->relid = relid;
+	segment->viewid = viewid;
+}
+
+/*
+ * Put an empty segment, table number n, at a place of the ring; as the
+ * extension's owner, in a transaction of its own.
+ */
+static void
+place_segment(Ingest *ingest, int place, int n)
+{
+	CatalogAccess access;
+	SegmentShared segment = {0};
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	catalog_begin(&access);
+	ensure_segment(ingest, n, &segment);
+	catalog_end(&access);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+
+	segment.state = SEGMENT_FREE;
+	LWLockAcquire(&ingest->slot->lock, LW_EXCLUSIVE);
+	ingest->slot->segments[place] = segment;
+	LWLockRelease(&ingest->slot->lock);
+	busy_since[place] = 0;
+}
+
+/*
+ * Begin an epoch: void marks and floors, then empty the segments in ring
+ * order, each in its own transaction.  The caller holds the slot's session
+ * lock.
+ */
+void
+stage_open(Ingest *ingest)
+{
+	SlotShared *slot = ingest->slot;
+	int			n = ring_size(ingest);
+	Relation	rel;
+
+	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+	slot->epoch++;
+	slot->nmarks = 0;
+	slot->first_mark = 0;
+	slot->filling = -1;
+	slot->nsegments = 0;
+	for (int i = 0; i < weir_shared->nstreams; i++)
+		if (weir_shared->streams[i].slot == slot - weir_shared->slots)
+			weir_shared->streams[i].slot = -1;
+	LWLockRelease(&slot->lock);
+
+	for (int i = 0; i < n; i++)
+		place_segment(ingest, i, i);
+	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+	slot->nsegments = n;
+	LWLockRelease(&slot->lock);
+
+	drop_strays(ingest);
+
+	StartTransactionCommand();
+	rel = table_open(slot->segments[0].relid, AccessShareLock);
+	{
+		MemoryContext old = MemoryContextSwitchTo(ingest->cxt);
+
+		ingest->segment_desc = CreateTupleDescCopy(RelationGetDescr(rel));
+		ingest->slots = palloc(sizeof(TupleTableSlot *) * INGEST_MAX_RECORDS);
+		for (int i = 0; i < INGEST_MAX_RECORDS; i++)
+			ingest->slots[i] = MakeSingleTupleTableSlot(ingest->segment_desc,
+														&TTSOpsVirtual);
+		MemoryContextSwitchTo(old);
+	}
+	table_close(rel, AccessShareLock);
+	CommitTransactionCommand();
+}
+
+/* Least sequence number that a holder of the slot still needs. */
+static uint64
+least_held(SlotShared *slot, int *holders, int *holder)
+{
+	uint64		least = UINT64_MAX;
+	int			index = slot - weir_shared->slots;
+
+	*holders = 0;
+	for (int i = 0; i < weir_shared->nstreams; i++)
+	{
+		StreamShared *stream = &weir_shared->streams[i];
+
+		if (!stream->in_use || stream->slot != index)
+			continue;
+		(*holders)++;
+		if (stream->held_seq < least)
+		{
+			least = stream->held_seq;
+			*holder = stream->stream_id;
+		}
+	}
+	return least;
+}
+
+/* Start filling segment n.  Caller holds the slot's lock. */
+static void
+open_segment(Ingest *ingest, int n)
+{
+	SegmentShared *segment = &ingest->slot->segments[n];
+
+	Assert(segment->state == SEGMENT_FREE);
+	segment->state = SEGMENT_FILLING;
+	segment->seq = ingest->slot->next_seq++;
+	segment->blocks = 0;
+	segment->opened_at = GetCurrentTimestamp();
+	ingest->slot->filling = n;
+}
+
+/*
+ * May another batch be staged now?  Opens the next segment when the one at
+ * hand is full.  Without any holder only one segment is filled, as a
+ * preview.
+ */
+bool
+stage_has_room(Ingest *ingest)
+{
+	SlotShared *slot = ingest->slot;
+	bool		room = false;
+	int			holders;
+	int			holder = 0;
+
+	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+	(void) least_held(slot, &holders, &holder);
+	if (slot->filling >= 0)
+	{
+		SegmentShared *segment = &slot->segments[slot->filling];
+
+		if (segment->blocks < segment_blocks(ingest))
+			room = slot->nmarks < WEIR_MARKS;
+		else if (holders > 0)
+		{
+			segment->state = SEGMENT_SEALED;
+			slot->filling = -1;
+		}
+	}
+	for (int i = 0; slot->filling < 0 && i < slot->nsegments; i++)
+		if (slot->segments[i].state == SEGMENT_FREE)
+		{
+			open_segment(ingest, i);
+			room = slot->nmarks < WEIR_MARKS;
+		}
+	if (holders == 0 && !room)
+		slot->state = SLOT_PREVIEW;
+	LWLockRelease(&slot->lock);
+	return room;
+}
+
+/* Blocks of the TOAST table: long values count against the limit as well. */
+static BlockNumber
+toast_blocks(Relation rel)
+{
+	Relation	toast;
+	BlockNumber blocks;
+
+	if (!OidIsValid(rel->rd_rel->reltoastrelid))
+		return 0;
+	toast = table_open(rel->rd_rel->reltoastrelid, AccessShareLock);
+	blocks = RelationGetNumberOfBlocks(toast);
+	table_close(toast, AccessShareLock);
+	return blocks;
+}
+
+/*
+ * Insert into the segment being filled, in the caller's transaction.  Marks
+ * speak of block ranges; neighbours may share a block, the offsets tell the
+ * rows apart.
+ */
+void
+stage_insert(Ingest *ingest, TupleTableSlot **slots, int nslots,
+			 StagedRange *range)
+{
+	SegmentShared *segment = &ingest->slot->segments[ingest->slot->filling];
+	Relation	rel;
+	BulkInsertState bistate;
+	BlockNumber least = InvalidBlockNumber;
+	BlockNumber greatest = 0;
+
+	range->rows = nslots;
+	range->block_from = range->block_to = 0;
+	if (nslots == 0)
+		return;
+	rel = table_open(segment->relid, RowExclusiveLock);
+	bistate = GetBulkInsertState();
+
+	/* Its small ring of buffers would write the pages out early. */
+	FreeAccessStrategy(bistate->strategy);
+	bistate->strategy = NULL;
+	table_multi_insert(rel, slots, nslots, GetCurrentCommandId(true),
+					   TABLE_INSERT_SKIP_FSM, bistate);
+	for (int i = 0; i < nslots; i++)
+	{
+		BlockNumber block = ItemPointerGetBlockNumber(&slots[i]->tts_tid);
+
+		if (i == 0 || block < least)
+			least = block;
+		if (block > greatest)
+			greatest = block;
+	}
+	FreeBulkInsertState(bistate);
+	range->block_from = least;
+	range->block_to = greatest + 1;
+	segment->blocks = RelationGetNumberOfBlocks(rel) + toast_blocks(rel);
+	table_close(rel, NoLock);
+}
+
+/* Copy a mark's per-partition numbers; from is a mark's place, or -1. */
+static void
+merge_marks(Ingest *ingest, int into, int from)
+{
+	SlotShared *slot = ingest->slot;
+	MarkShared *a = &slot->marks[into];
+	MarkShared *b = &slot->marks[from];
+
+	if (a->rows == 0)
+	{
+		a->block_from = b->block_from;
+		a->block_to = b->block_to;
+	}
+	else if (b->rows > 0)
+	{
+		a->block_from = Min(a->block_from, b->block_from);
+		a->block_to = Max(a->block_to, b->block_to);
+	}
+	a->rows += b->rows;
+	a->records += b->records;
+	a->min_event = Min(a->min_event, b->min_event);
+	a->min_kafka = Min(a->min_kafka, b->min_kafka);
+	for (int p = 0; p < ingest->npartitions; p++)
+	{
+		PartitionShared *part = &ingest->parts[p];
+
+		part->mark_next[into] = part->mark_next[from];
+		part->mark_event[into] = Max(part->mark_event[into],
+									 part->mark_event[from]);
+	}
+}
+
+/*
+ * Merge neighbouring marks of one segment when the ring of marks is almost
+ * full: readers find rows by offset, so they need not know.  Caller holds
+ * the slot's lock.
+ */
+static void
+compact_marks(Ingest *ingest)
+{
+	SlotShared *slot = ingest->slot;
+	int			kept = 0;
+
+	for (int i = 0; i < slot->nmarks; i++)
+	{
+		int			from = (slot->first_mark + i) % WEIR_MARKS;
+		int			last = (slot->first_mark + kept - 1) % WEIR_MARKS;
+		int			to = (slot->first_mark + kept) % WEIR_MARKS;
+
+		if (kept > 0 && slot->marks[last].seq == slot->marks[from].seq &&
+			slot->marks[last].rows + slot->marks[from].rows <=
+			weir_max_batch_rows / 2)
+		{
+			merge_marks(ingest, last, from);
+			continue;
+		}
+		if (to != from)
+		{
+			slot->marks[to] = slot->marks[from];
+			for (int p = 0; p < ingest->npartitions; p++)
+			{
+				ingest->parts[p].mark_next[to] =
+					ingest->parts[p].mark_next[from];
+				ingest->parts[p].mark_event[to] =
+					ingest->parts[p].mark_event[from];
+			}
+		}
+		kept++;
+	}
+	slot->nmarks = kept;
+}
+
+/* Set the latches of the streams that hold the slot. */
+static void
+wake_holders(SlotShared *slot)
+{
+	int			index = slot - weir_shared->slots;
+
+	for (int i = 0; i < weir_shared->nstreams; i++)
+	{
+		StreamShared *stream = &weir_shared->streams[i];
+
+		if (stream->in_use && stream->slot == index && stream->latch)
+			SetLatch(stream->latch);
+	}
+}
+
+/*
+ * After the commit: publish one mark, with the next offsets and greatest
+ * event times that the batch brought (ingest->next, ingest->max_event).
+ */
+void
+stage_publish(Ingest *ingest, const StagedRange *range)
+{
+	SlotShared *slot = ingest->slot;
+	MarkShared *mark;
+	int			place;
+
+	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+	if (slot->nmarks >= WEIR_MARKS - 1)
+		compact_marks(ingest);
+	Assert(slot->nmarks < WEIR_MARKS);
+	place = (slot->first_mark + slot->nmarks) % WEIR_MARKS;
+	mark = &slot->marks[place];
+	mark->segment = slot->filling;
+	mark->seq = slot->segments[slot->filling].seq;
+	mark->block_from = range->block_from;
+	mark->block_to = range->block_to;
+	mark->rows = range->rows;
+	mark->records = range->records;
+	mark->min_event = range->min_event;
+	mark->min_kafka = range->min_kafka;
+	for (int p = 0; p < ingest->npartitions; p++)
+	{
+		PartitionShared *part = &ingest->parts[p];
+
+		part->next = part->mark_next[place] = ingest->next[p];
+		part->mark_event[place] = ingest->max_event[p];
+		part->max_event_time = Max(part->max_event_time,
+								   ingest->max_event[p]);
+	}
+	slot->nmarks++;
+	if (slot->nmarks >= WEIR_MARKS)
+		compact_marks(ingest);
+	wake_holders(slot);
+	LWLockRelease(&slot->lock);
+}
+
+/*
+ * Raise the floors above segments that nobody needs; marks them RECYCLING.
+ * Only segments that all holders are past, oldest first, so that a floor
+ * never jumps over rows somebody needs.
+ */
+static void
+raise_floors(Ingest *ingest)
+{
+	SlotShared *slot = ingest->slot;
+	uint64		held;
+	int			holders;
+	int			holder = 0;
+
+	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+	held = least_held(slot, &holders, &holder);
+	if (holders == 0)
+		held = 0;
+	for (int i = 0; i < slot->nsegments; i++)
+	{
+		SegmentShared *segment = &slot->segments[i];
+
+		if (segment->state == SEGMENT_SEALED && segment->seq < held)
+			segment->state = SEGMENT_RECYCLING;
+	}
+	while (slot->nmarks > 0 && slot->marks[slot->first_mark].seq < held &&
+		   slot->segments[slot->marks[slot->first_mark].segment].state ==
+		   SEGMENT_RECYCLING)
+	{
+		for (int p = 0; p < ingest->npartitions; p++)
+			ingest->parts[p].floor =
+				ingest->parts[p].mark_next[slot->first_mark];
+		slot->first_mark = (slot->first_mark + 1) % WEIR_MARKS;
+		slot->nmarks--;
+	}
+	LWLockRelease(&slot->lock);
+}
+
+/*
+ * Try to empty a segment.  Not by TRUNCATE: the pages are cut off in place,
+ * which needs no new file, no flush, and leaves prepared statements planned.
+ * The lock keeps everybody out who could still want to see them, and those
+ * who come later check the floor first (I3).
+ */
+static bool
+truncate_segment(Ingest *ingest, int n)
+{
+	SegmentShared *segment = &ingest->slot->segments[n];
+	bool		done = false;
+
+	StartTransactionCommand();
+	if (ConditionalLockRelationOid(segment->relid, AccessExclusiveLock))
+	{
+		heap_truncate(list_make1_oid(segment->relid));
+		done = true;
+	}
+	CommitTransactionCommand();
+	return done;
+}
+
+void
+stage_recycle(Ingest *ingest)
+{
+	SlotShared *slot = ingest->slot;
+	TimestampTz now = GetCurrentTimestamp();
+
+	raise_floors(ingest);
+	for (int i = 0; i < slot->nsegments; i++)
+	{
+		if (slot->segments[i].state != SEGMENT_RECYCLING)
+			continue;
+		if (busy_since[i] == 0)
+			busy_since[i] = now;
+		if (!truncate_segment(ingest, i))
+		{
+			if (TimestampDifferenceExceeds(busy_since[i], now,
+										   BUSY_TIMEOUT_MS))
+				place_segment(ingest, i, next_spare++);
+			continue;
+		}
+		busy_since[i] = 0;
+		LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+		slot->segments[i].state = SEGMENT_FREE;
+		LWLockRelease(&slot->lock);
+	}
+}
+
+/*
+ * Tables and views of a source's slot (stream_id < 0: of all its slots), in
+ * the order in which they can be dropped.
+ */
+static List *
+segment_relations(int32 source_id, int32 stream_id)
+{
+	CatalogAccess access;
+	CatalogRow	row;
+	List	   *relids = NIL;
+	uint64		n;
+	char	   *pattern = stream_id < 0 ?
+		psprintf("^segment_%d_", source_id) :
+		psprintf("^segment_%d_%d_", source_id, stream_id);
+
+	catalog_begin(&access);
+	n = catalog_execute("SELECT c.oid FROM pg_catalog.pg_class c "
+						"WHERE c.relnamespace = "
+						"'weir_internal'::pg_catalog.regnamespace "
+						"AND c.relkind IN ('r', 'v') AND c.relname ~ $1 "
+						"ORDER BY c.relkind DESC, c.relname", 1,
+						(CatalogArg[]) {CATALOG_TEXT(pattern)});
+	for (uint64 i = 0; i < n; i++)
+	{
+		Oid			relid;
+		MemoryContext old;
+
+		catalog_row_begin(&row, &access, i);
+		relid = catalog_next_oid(&row);
+		old = MemoryContextSwitchTo(access.caller);
+		relids = lappend_oid(relids, relid);
+		MemoryContextSwitchTo(old);
+	}
+	catalog_end(&access);
+	return relids;
+}
+
+/*
+ * Drop the segments of a source (stream_id < 0: of all its slots), in the
+ * caller's transaction.
+ */
+void
+stage_drop(int32 source_id, int32 stream_id)
+{
+	ListCell   *lc;
+
+	foreach(lc, segment_relations(source_id, stream_id))
+		drop_relation(lfirst_oid(lc));
+}
+
+/*
+ * Drop what is left of tables that took a busy one's place, or of a ring
+ * that was larger, unless somebody still reads it.
+ */
+static void
+drop_strays(Ingest *ingest)
+{
+	SlotShared *slot = ingest->slot;
+	ListCell   *lc;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	foreach(lc, segment_relations(ingest->source->source_id,
+								  ingest->stream_id))
+	{
+		Oid			relid = lfirst_oid(lc);
+		bool		ours = false;
+
+		for (int i = 0; i < slot->nsegments; i++)
+			ours = ours || slot->segments[i].relid == relid ||
+				slot->segments[i].viewid == relid;
+		if (!ours && ConditionalLockRelationOid(relid, AccessExclusiveLock))
+			drop_relation(relid);
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}

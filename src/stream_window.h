@@ -1,0 +1,31 @@
+/*-------------------------------------------------------------------------
+ *
+ * stream_window.h
+ *	  Checks of a window function's constant arguments.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef WEIR_STREAM_WINDOW_H
+#define WEIR_STREAM_WINDOW_H
+
+#include "c.h"
+#include "datatype/timestamp.h"
+
+typedef struct WindowArgs
+{
+	bool		hop;
+	const Interval *size;
+	const Interval *slide;		/* NULL unless hop */
+	const Timestamp *origin;	/* NULL: default */
+	const text *zone;			/* NULL: UTC */
+
+	/* Found by the check. */
+	bool		months;			/* units are months, else microseconds */
+	int64		units;			/* size */
+	bool		clocks_change;	/* the zone has more than one offset */
+} WindowArgs;
+
+/* ERROR 22023 when the arguments make no windows. */
+extern void stream_window_check(WindowArgs *args);
+
+#endif							/* WEIR_STREAM_WINDOW_H */

@@ -1,0 +1,297 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker_ingest.c
+ *	  The ingest worker: one slot, from any start to its end.
+ *
+ * Any start is the same (first start, restart, crash, failover), in this
+ * order:
+ *	1. the slot's session lock: the worker before is gone for good
+ *	2. shared memory: the epoch grows, marks and floors are void
+ *	3. the segments are emptied, in ring order, a transaction each
+ *	4. partitions and first positions are learned, the start is the least
+ *	   applied offset of the streams served, and fetching begins there
+ * Then the loop of ingest_consume.c.
+ *
+ * Any ERROR ends the worker: what was under way was not committed, and the
+ * manager starts another after a back-off.  An outage is shown as
+ * "retrying"; an error of the definition stops the source, with the reason
+ * in the catalog, until weir.resume().
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "foreign/foreign.h"
+#include "miscadmin.h"
+#include "commands/dbcommands.h"
+#include "pgstat.h"
+#include "storage/ipc.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "dead_letter.h"
+#include "errors.h"
+#include "ingest.h"
+#include "settings.h"
+#include "worker.h"
+
+static void
+leave_slot(int code, Datum arg)
+{
+	SlotShared *slot = (SlotShared *) DatumGetPointer(arg);
+
+	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+	slot->pid = 0;
+	slot->latch = NULL;
+	for (int p = 0; p < slot->npartitions; p++)
+		worker_slot_partitions(slot)[p].idle_since = 0;
+	LWLockRelease(&slot->lock);
+	if (slot->stream_id != 0)
+		worker_slot_release(slot);
+}
+
+/*
+ * The slot's lock, held to the end of the session.  Not an advisory lock,
+ * which user code could take or release.
+ */
+static void
+lock_slot(const WorkerArgs *args)
+{
+	LOCKTAG		tag;
+	Oid			catalog_table;
+
+	StartTransactionCommand();
+	catalog_table = get_relname_relid(args->stream_id ? "stream" : "source",
+									  catalog_internal_schema());
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, catalog_table,
+					   args->stream_id ? args->stream_id : args->source_id,
+					   1);
+	worker_activity("waiting for the worker before to end");
+	(void) LockAcquire(&tag, ExclusiveLock, true, false);
+	CommitTransactionCommand();
+}
+
+/* Server's options and the owner's user mapping's, as one list. */
+static List *
+connection_options(const SourceDef *source)
+{
+	ForeignServer *server = GetForeignServer(source->server_id);
+	List	   *options = list_copy(server->options);
+	UserMapping *mapping;
+	MemoryContext cxt = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		mapping = GetUserMapping(source->owner, source->server_id);
+		options = list_concat(options, mapping->options);
+	}
+	PG_CATCH();
+	{
+		/* There need not be one: a look-up that only read is undone by this */
+		MemoryContextSwitchTo(cxt);
+		if (geterrcode() != ERRCODE_UNDEFINED_OBJECT)
+			PG_RE_THROW();
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	return options;
+}
+
+static void
+open_client(Ingest *ingest, int npartitions)
+{
+	KafkaConfig config = {0};
+	char		client_id[128];
+
+	if (ingest->client)
+		kafka_close(ingest->client);
+	ingest->client = NULL;
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	snprintf(client_id, sizeof(client_id), "weir/%s/%s",
+			 get_database_name(MyDatabaseId), ingest->source->name);
+	config.server_name = ingest->source->server_name;
+	config.topic = ingest->source->topic;
+	config.client_id = client_id;
+	config.options = connection_options(ingest->source);
+	config.partitions = npartitions;
+	config.memory_limit = (int64) weir_ingest_memory * 1024;
+	config.fetch_message_max_bytes = weir_fetch_message_max_bytes;
+	config.max_message_bytes = (int64) weir_max_message_bytes * 1024;
+	config.statistics_interval_ms = weir_end_offset_interval;
+	config.log_level = weir_kafka_log_level;
+	ingest->client = kafka_open(&config, ingest->cxt);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
+static void
+make_decoder(Ingest *ingest)
+{
+	Relation	rel;
+	UserContext user;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	rel = table_open(ingest->source->relid, AccessShareLock);
+	catalog_enter_user(&user, ingest->source->owner,
+					   &ingest->source->settings);
+	ingest->decoder = decoder_create(ingest->source, rel,
+									 ingest->segment_desc, ingest->cxt);
+	catalog_leave_user(&user);
+	table_close(rel, AccessShareLock);
+	ingest->dead_letters = dead_letter_count(ingest->source->source_id, 0);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
+/* Read the source; ends the worker when it is not wanted any more. */
+static void
+read_source(Ingest *ingest, const WorkerArgs *args)
+{
+	ingest->generation = worker_catalog_generation();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	MemoryContextSwitchTo(ingest->cxt);
+	ingest->source = catalog_source_by_id(args->source_id, true);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	if (ingest->source == NULL || ingest->source->paused ||
+		ingest->source->stopped_message)
+		proc_exit(0);
+}
+
+static void
+ingest_run(Ingest *ingest, const WorkerArgs *args)
+{
+	SlotShared *slot;
+
+	read_source(ingest, args);
+	lock_slot(args);
+	slot = ingest->slot = worker_slot_claim(args->source_id, args->stream_id);
+	before_shmem_exit(leave_slot, PointerGetDatum(slot));
+	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+	slot->pid = MyProcPid;
+	slot->latch = MyLatch;
+	if (slot->state != SLOT_RETRYING)
+		slot->state = SLOT_STARTING;
+	LWLockRelease(&slot->lock);
+
+	worker_activity("emptying the staging ring of source %s",
+					ingest->source->name);
+	stage_open(ingest);
+	make_decoder(ingest);
+	worker_activity("connecting source %s to topic %s", ingest->source->name,
+					ingest->source->topic);
+	open_client(ingest, 0);
+	position_learn_partitions(ingest);
+	open_client(ingest, ingest->npartitions);
+	position_begin(ingest);
+	position_resolve_advances(ingest);
+	for (int p = 0; p < ingest->npartitions; p++)
+		kafka_start(ingest->client, p, ingest->next[p]);
+	worker_clear_error(&slot->error);
+	slot->state = SLOT_RUNNING;
+	worker_wake_database();
+	worker_activity("reading topic %s of source %s%s", ingest->source->topic,
+					ingest->source->name,
+					args->stream_id ? " for a stream that catches up" : "");
+	ingest_loop(ingest);
+}
+
+/* Has any stream of the source a position already?  Then it was seen. */
+static bool
+topic_was_seen(const Ingest *ingest)
+{
+	return ingest->npartitions > 0 && ingest->next != NULL;
+}
+
+/*
+ * An ERROR came up: show it, and when trying again cannot help, stop the
+ * source.  In a transaction of its own.
+ */
+static void
+show_error(Ingest *ingest, const ErrorData *edata)
+{
+	bool		stop;
+
+	switch (ingest->trouble)
+	{
+		case KAFKA_OK:
+			stop = error_class(edata->sqlerrcode) != ERROR_OF_OUTAGE;
+			break;
+		case KAFKA_UNKNOWN_TOPIC:
+			stop = topic_was_seen(ingest);
+			break;
+		case KAFKA_OFFSET_GONE:
+		case KAFKA_CORRUPT:
+			stop = true;
+			break;
+		default:
+			stop = false;
+	}
+	if (ingest->slot)
+	{
+		worker_set_error(&ingest->slot->error, edata->sqlerrcode,
+						 error_text(edata));
+		ingest->slot->state = stop ? SLOT_STOPPED : SLOT_RETRYING;
+	}
+	if (!stop || ingest->source == NULL)
+		return;
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (ingest->stream_id == 0)
+		catalog_stop_source(ingest->source->source_id,
+							error_sqlstate(edata->sqlerrcode),
+							error_text(edata));
+	else
+		catalog_fail_stream(ingest->stream_id,
+							error_sqlstate(edata->sqlerrcode),
+							error_text(edata));
+	worker_wakeup_at_commit();
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
+void
+weir_ingest_main(Datum arg)
+{
+	WorkerArgs	args;
+	Ingest	   *ingest;
+
+	memcpy(&args, MyBgworkerEntry->bgw_extra, sizeof(args));
+	worker_begin(&args);
+	ingest = MemoryContextAllocZero(TopMemoryContext, sizeof(*ingest));
+	ingest->stream_id = args.stream_id;
+	ingest->cxt = AllocSetContextCreate(TopMemoryContext, "weir ingest",
+										ALLOCSET_DEFAULT_SIZES);
+	ingest->batch_cxt = AllocSetContextCreate(ingest->cxt,
+											  "weir ingest batch",
+											  ALLOCSET_DEFAULT_SIZES);
+	PG_TRY();
+	{
+		ingest_run(ingest, &args);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+
+		MemoryContextSwitchTo(ingest->cxt);
+		edata = CopyErrorData();
+		EmitErrorReport();
+		FlushErrorState();
+		AbortOutOfAnyTransaction();
+		MemoryContextSwitchTo(ingest->cxt);
+		show_error(ingest, edata);
+		proc_exit(1);
+	}
+	PG_END_TRY();
+}
