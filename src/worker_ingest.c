@@ -35,6 +35,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "dead_letter.h"
@@ -85,23 +86,14 @@ connection_options(const SourceDef *source)
 {
 	ForeignServer *server = GetForeignServer(source->server_id);
 	List	   *options = list_copy(server->options);
-	UserMapping *mapping;
-	MemoryContext cxt = CurrentMemoryContext;
+	Datum		server_id = ObjectIdGetDatum(source->server_id);
 
-	PG_TRY();
-	{
-		mapping = GetUserMapping(source->owner, source->server_id);
-		options = list_concat(options, mapping->options);
-	}
-	PG_CATCH();
-	{
-		/* There need not be one: a look-up that only read is undone by this */
-		MemoryContextSwitchTo(cxt);
-		if (geterrcode() != ERRCODE_UNDEFINED_OBJECT)
-			PG_RE_THROW();
-		FlushErrorState();
-	}
-	PG_END_TRY();
+	if (SearchSysCacheExists2(USERMAPPINGUSERSERVER,
+							  ObjectIdGetDatum(source->owner), server_id) ||
+		SearchSysCacheExists2(USERMAPPINGUSERSERVER,
+							  ObjectIdGetDatum(InvalidOid), server_id))
+		options = list_concat(options, GetUserMapping(source->owner,
+													  source->server_id)->options);
 	return options;
 }
 
