@@ -180,6 +180,7 @@ main(int argc, char **argv)
 		void		(*run) (GenOptions *o);
 	}			generators[] = {
 		{"ysb", gen_ysb},
+		{"tweets", gen_tweets},
 		{"events", gen_events}
 	};
 	GenOptions	o = {

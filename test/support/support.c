@@ -162,7 +162,8 @@ kafka_last_error(void)
 
 /*
  * A configuration for clients of brokers on this machine: quick to connect
- * again, and silent about connections that break, since tests break them.
+ * again, and silent about connections that break, since tests break them;
+ * who fails in the end adds kafka_last_error to the message.
  * The caller owns the result until kafka_new takes it.
  */
 rd_kafka_conf_t *
@@ -174,7 +175,7 @@ kafka_conf_new(const char *bootstrap)
 		kafka_conf_set(conf, "bootstrap.servers", bootstrap);
 	kafka_conf_set(conf, "client.id", progname);
 	kafka_conf_set(conf, "log.connection.close", "false");
-	kafka_conf_set(conf, "log_level", "3");
+	kafka_conf_set(conf, "log_level", "0");
 	kafka_conf_set(conf, "reconnect.backoff.ms", "20");
 	kafka_conf_set(conf, "reconnect.backoff.max.ms", "200");
 	rd_kafka_conf_set_error_cb(conf, error_cb);
