@@ -79,8 +79,7 @@ struct Decoder
 	Oid			header_type;
 
 	ExprContext *econtext;
-	bool		has_expressions;	/* so every run is guarded */
-	uint64		records;		/* decoded so far */
+	bool		may_throw;		/* so a run is guarded from its start */
 };
 
 #endif							/* WEIR_INGEST_DECODE_H */
