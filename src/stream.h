@@ -85,6 +85,12 @@ typedef struct StreamOptions
 	bool		emit_on_close;
 	int64		allowed_lateness;	/* us */
 	List	   *key;			/* options.key: of char *, row streams only */
+
+	/*
+	 * After a seek: windows that start earlier saw only part of their rows
+	 * and are left out, neither emitted nor late.  0: none.
+	 */
+	int64		windows_from;	/* a TimestampTz */
 } StreamOptions;
 
 /* Texts; NULL where the kind has no such step. */
@@ -93,9 +99,11 @@ typedef struct StreamStatements
 	/*
 	 * The whole batch in one: row stage, state, target (on_change) or state
 	 * only (on_close); a row stream: INSERT or upsert.  Rows late for a
-	 * window do not enter it.  Ignores $6.  One result row of four bigint:
+	 * window do not enter it.  Ignores $6.  One result row of five bigint:
 	 * rows that came out of the row stage, groups touched, target rows
-	 * written, target rows deleted.
+	 * written, target rows deleted, and rows late for a window (counted once
+	 * for each window missed; only when it is not 0 is there need to run
+	 * late).
 	 */
 	char	   *apply;
 	char	   *apply_without;	/* the same, leaving out the rows in $6 */
@@ -103,7 +111,8 @@ typedef struct StreamStatements
 	/*
 	 * State only, leaving out $6; and then the target for the groups that
 	 * the batch touched and whose hash lies in [$7, $8].  The slow way,
-	 * taken when apply failed in the group stage.
+	 * taken when apply failed in the group stage.  Both return apply's five
+	 * counts.  emit_touched is NULL for on_close.
 	 */
 	char	   *merge_state;
 	char	   *emit_touched;
@@ -124,7 +133,7 @@ typedef struct StreamStatements
 	char	   *late;
 
 	/* The staged rows whose tid is in $6: (kafka_partition, kafka_offset,
-	 * kafka_timestamp, kafka_key, staged_row jsonb). */
+	 * kafka_timestamp, kafka_key, staged_row jsonb, tid). */
 	char	   *culprits;
 
 	/*
@@ -135,19 +144,31 @@ typedef struct StreamStatements
 	char	   *close;
 
 	/*
+	 * on_change: as close, but makes the target rows of the groups right
+	 * again, for groups whose last emission failed.  The same result.
+	 */
+	char	   *close_again;
+
+	/*
 	 * The same groups without writing the target, for a group that cannot be
 	 * finalized: (window_start, window_end, group_key jsonb).
 	 */
 	char	   *close_discard;
 
-	/* (min(window_end), min(window_start), count(distinct window), count(*))
-	 * of the state: what is open. */
+	/*
+	 * (min(window_end), min(window_start), count(distinct window), count(*))
+	 * of the state: what is open.
+	 */
 	char	   *open_windows;
+
 	/* Only min(window_end) of the state, by its index. */
 	char	   *oldest;
 
-	/* Seek: clear state, and target rows of windows that start at or after
-	 * $5. */
+	/*
+	 * Seek: clear state, and target rows: of windows that start at or after
+	 * $5, all of a running aggregate, all (TRUNCATE) of an unkeyed row
+	 * stream; NULL for a keyed one, whose rows are written again.
+	 */
 	char	   *clear_state;
 	char	   *clear_target;
 } StreamStatements;

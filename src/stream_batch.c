@@ -1,0 +1,401 @@
+/*-------------------------------------------------------------------------
+ *
+ * stream_batch.c
+ *	  A micro-batch: choose marks, then one transaction from rows to results.
+ *
+ * Choose: under the slot's lock, the marks of one segment that hold rows (or
+ * offsets, or event times) past what is applied, whole marks, up to
+ * weir.max_batch_rows.
+ *
+ * Then one transaction:
+ *	1. AccessShareLock on the segment, held to commit
+ *	2. only now: is the epoch the same, are the floors at or below applied?
+ *	   If not, the batch ends without progress (I3)
+ *	3. the stream's row of stream_state, FOR UPDATE: no seek meanwhile
+ *	4. one snapshot for all that follows
+ *	5. rows late for a window become dead letters
+ *	6. apply: row stage, state, target
+ *	7. the new watermark; windows that it closes
+ *	8. offsets, event times and watermark, with what they stand for (I1)
+ * Commit, publish.
+ *
+ * The fast way runs without subtransactions.  When it fails with an error
+ * that may belong to rows or groups, the caller runs the same batch again
+ * with careful = true (stream_careful.c).
+ *
+ * I8: the marks chosen depend on applied offsets only, and offsets bound the
+ * statements, so a row is in one committed batch.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/lmgr.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "settings.h"
+#include "stream_batch.h"
+
+/* Does the mark bring anything past high?  Caller holds the slot's lock. */
+static bool
+mark_is_new(const StreamWorker *w, const StreamBatch *batch, int place)
+{
+	PartitionShared *parts = worker_slot_partitions(w->slot);
+
+	for (int p = 0; p < w->slot->npartitions; p++)
+		if (parts[p].mark_next[place] > batch->high[p])
+			return true;
+	return false;
+}
+
+static void
+take_mark(const StreamWorker *w, StreamBatch *batch, int place)
+{
+	const MarkShared *mark = &w->slot->marks[place];
+	PartitionShared *parts = worker_slot_partitions(w->slot);
+
+	if (mark->rows > 0)
+	{
+		if (batch->nrows == 0)
+		{
+			batch->block_from = mark->block_from;
+			batch->block_to = mark->block_to;
+		}
+		batch->block_from = Min(batch->block_from, mark->block_from);
+		batch->block_to = Max(batch->block_to, mark->block_to);
+	}
+	batch->nrows += mark->rows;
+	batch->nrecords += mark->records;
+	batch->min_event = Min(batch->min_event, mark->min_event);
+	batch->min_kafka = Min(batch->min_kafka, mark->min_kafka);
+	for (int p = 0; p < w->slot->npartitions; p++)
+	{
+		if (parts[p].mark_next[place] <= batch->high[p])
+			continue;
+		batch->high[p] = parts[p].mark_next[place];
+		batch->max_event[p] = Max(batch->max_event[p],
+								  parts[p].mark_event[place]);
+	}
+	batch->moved = true;
+}
+
+/* Marks of one segment; caller holds the slot's lock. */
+static void
+choose_marks(StreamWorker *w, StreamBatch *batch)
+{
+	SlotShared *slot = w->slot;
+
+	/* Without rows, statements on the state are those of any segment. */
+	batch->relid = slot->segments[0].relid;
+	batch->viewid = slot->segments[0].viewid;
+	for (int i = 0; i < slot->nmarks; i++)
+	{
+		int			place = (slot->first_mark + i) % WEIR_MARKS;
+		const MarkShared *mark = &slot->marks[place];
+
+		if (!mark_is_new(w, batch, place))
+			continue;
+		if (batch->moved &&
+			(mark->seq != batch->seq ||
+			 batch->nrows + mark->rows > weir_max_batch_rows))
+			break;
+		if (!batch->moved)
+		{
+			batch->segment = mark->segment;
+			batch->seq = mark->seq;
+			batch->relid = slot->segments[mark->segment].relid;
+			batch->viewid = slot->segments[mark->segment].viewid;
+		}
+		take_mark(w, batch, place);
+	}
+	batch->rows = batch->nrows > 0;
+	if (batch->moved)
+		w->shared->held_seq = batch->seq;
+	else
+		w->shared->held_seq = slot->filling >= 0 ?
+			slot->segments[slot->filling].seq : slot->next_seq;
+}
+
+/*
+ * Fill in the next batch.  False: the slot is lost (a new epoch, or the
+ * stream was let go), look for one again.
+ */
+bool
+batch_choose(StreamWorker *w, StreamBatch *batch)
+{
+	uint64		held = w->shared->held_seq;
+	Latch	   *ingest = NULL;
+	bool		mine;
+
+	memset(batch, 0, sizeof(*batch));
+	batch->min_event = batch->min_kafka = DT_NOEND;
+	batch->high = palloc(sizeof(int64) * w->npartitions);
+	batch->max_event = palloc(sizeof(TimestampTz) * w->npartitions);
+	memcpy(batch->high, w->applied, sizeof(int64) * w->npartitions);
+	for (int p = 0; p < w->npartitions; p++)
+		batch->max_event[p] = DT_NOBEGIN;
+	batch->new_watermark = w->watermark;
+	if (w->slot == NULL)
+		return true;
+
+	LWLockAcquire(&w->slot->lock, LW_SHARED);
+	mine = w->slot->epoch == w->epoch &&
+		w->shared->slot == w->slot - weir_shared->slots &&
+		w->slot->npartitions <= w->npartitions;
+	if (mine)
+		choose_marks(w, batch);
+	if (w->shared->held_seq != held)
+		ingest = w->slot->latch;
+	LWLockRelease(&w->slot->lock);
+	if (ingest)
+		SetLatch(ingest);
+	return mine;
+}
+
+/* I3: after the segment's lock, are its rows still what the marks said? */
+static bool
+segment_still_valid(StreamWorker *w, const StreamBatch *batch)
+{
+	PartitionShared *parts;
+	bool		valid;
+
+	LWLockAcquire(&w->slot->lock, LW_SHARED);
+	parts = worker_slot_partitions(w->slot);
+	valid = w->slot->epoch == w->epoch &&
+		w->slot->segments[batch->segment].seq == batch->seq &&
+		w->slot->segments[batch->segment].relid == batch->relid;
+	for (int p = 0; valid && p < w->slot->npartitions; p++)
+		valid = parts[p].floor <= w->applied[p];
+	LWLockRelease(&w->slot->lock);
+	return valid;
+}
+
+/* Can any row of the batch be late for a window? */
+static bool
+may_be_late(const StreamWorker *w, const StreamBatch *batch)
+{
+	return w->plan->kind == STREAM_WINDOW && batch->rows &&
+		!TIMESTAMP_NOT_FINITE(w->watermark) &&
+		batch->min_event < w->watermark - w->def->allowed_lateness;
+}
+
+/* Late rows: counted, and kept unless late_rows is 'drop'. */
+void
+batch_collect_late(StreamWorker *w, StreamBatch *batch)
+{
+	StepArgs	args;
+	DeadLetter *letters;
+	uint64		n;
+	bool		isnull;
+
+	if (!may_be_late(w, batch))
+		return;
+	step_args_init(&args, w, batch);
+	args.without = batch->culprits;
+	args.nwithout = batch->nculprits;
+	step_run(w, batch, STEP_LATE, &args);
+	n = SPI_processed;
+	batch->late = n;
+	if (n == 0 || w->def->drop_late_rows)
+		return;
+	letters = palloc0(sizeof(DeadLetter) * n);
+	for (uint64 i = 0; i < n; i++)
+	{
+		DeadLetter *l = &letters[i];
+		Datum		d;
+
+		l->reason = DEAD_LATE;
+		l->partition = DatumGetInt32(step_datum(i, 1, &isnull));
+		l->offset = DatumGetInt64(step_datum(i, 2, &isnull));
+		d = step_datum(i, 3, &isnull);
+		l->kafka_timestamp = isnull ? DT_NOBEGIN : DatumGetTimestampTz(d);
+		d = step_datum(i, 4, &isnull);
+		if (!isnull)
+		{
+			bytea	   *key = DatumGetByteaPCopy(d);
+
+			l->key = VARDATA(key);
+			l->key_len = VARSIZE(key) - VARHDRSZ;
+		}
+		l->window_start = DatumGetTimestampTz(step_datum(i, 5, &isnull));
+		l->window_end = DatumGetTimestampTz(step_datum(i, 6, &isnull));
+		l->partly_applied = DatumGetBool(step_datum(i, 7, &isnull));
+		l->staged_row = step_text(i, 8);
+		l->message = l->partly_applied ?
+			"row came after some of its windows were closed" :
+			"row came after its window was closed";
+	}
+	stream_dead_letters(w, batch, letters, n);
+}
+
+static void
+apply_fast(StreamWorker *w, StreamBatch *batch)
+{
+	StepArgs	args;
+
+	step_args_init(&args, w, batch);
+	step_run(w, batch, STEP_APPLY, &args);
+	batch->rows_out_of_stage = step_int8(1);
+	batch->groups = step_int8(2);
+	batch->written = step_int8(3);
+	batch->deleted = step_int8(4);
+}
+
+/* End of the last open window, for an advance that closes what is open. */
+static TimestampTz
+last_open_end(StreamWorker *w, StreamBatch *batch)
+{
+	bool		isnull;
+	Datum		d;
+
+	if (w->state_name == NULL || w->plan->kind != STREAM_WINDOW)
+		return w->watermark;
+	if (SPI_execute(psprintf("SELECT pg_catalog.max(window_end) FROM %s",
+							 w->state_name), false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not look for open windows");
+	d = step_datum(0, 1, &isnull);
+	return isnull ? DT_NOBEGIN :
+		DatumGetTimestampTz(d) + w->def->allowed_lateness;
+}
+
+static void
+advance_watermark(StreamWorker *w, StreamBatch *batch)
+{
+	TimestampTz advanced;
+
+	batch->new_watermark = watermark_compute(w, batch, &batch->held_by);
+	advanced = progress_advances(w, batch, batch->new_watermark);
+	if (TIMESTAMP_IS_NOEND(advanced))
+		advanced = last_open_end(w, batch);
+	batch->new_watermark = Max(batch->new_watermark, advanced);
+	Assert(batch->new_watermark >= w->watermark);	/* I4 */
+}
+
+/* Close the windows that the new watermark has passed. */
+static void
+close_windows(StreamWorker *w, StreamBatch *batch, bool careful)
+{
+	StepArgs	args;
+	bool		isnull;
+	Datum		d;
+
+	if (w->plan->kind != STREAM_WINDOW ||
+		TIMESTAMP_IS_NOBEGIN(batch->new_watermark))
+		return;
+	if (batch->rows)
+		w->oldest_end = Min(w->oldest_end, batch->min_event);
+	if (w->oldest_end > batch->new_watermark - w->def->allowed_lateness ||
+		!step_exists(w, batch, STEP_CLOSE))
+		return;
+
+	step_args_init(&args, w, batch);
+	args.watermark = batch->new_watermark;
+	if (careful)
+		careful_close(w, batch);
+	else
+	{
+		step_run(w, batch, STEP_CLOSE, &args);
+		batch->written += step_int8(2);
+		batch->windows_closed += step_int8(3);
+	}
+	step_run(w, batch, STEP_OLDEST, &args);
+	d = SPI_processed > 0 ? step_datum(0, 1, &isnull) : (isnull = true, 0);
+	w->oldest_end = isnull ? DT_NOEND : DatumGetTimestampTz(d);
+}
+
+/* After the commit: what the batch did is the stream's position now. */
+static void
+publish(StreamWorker *w, StreamBatch *batch, TimestampTz started)
+{
+	StreamShared *s = w->shared;
+	TimestampTz now = GetCurrentTimestamp();
+
+	for (int p = 0; p < w->npartitions; p++)
+	{
+		w->applied[p] = batch->high[p];
+		w->max_event[p] = Max(w->max_event[p], batch->max_event[p]);
+		s->max_event_time = Max(s->max_event_time, w->max_event[p]);
+	}
+	w->watermark = batch->new_watermark;
+	s->watermark = w->watermark;
+	s->watermark_held_by = batch->held_by;
+	s->rows_in += batch->nrows;
+	s->rows_filtered += Max(0, batch->nrows - batch->dead -
+							batch->rows_out_of_stage);
+	s->rows_late += batch->late;
+	s->rows_dead += batch->dead;
+	s->rows_out += batch->written;
+	s->groups_failed += batch->groups_failed;
+	s->windows_closed += batch->windows_closed;
+	if (batch->moved)
+	{
+		s->batches++;
+		s->last_batch_rows = batch->nrows;
+		s->last_batch_at = now;
+		worker_histogram_add(&s->commit_us, now - started);
+		if (batch->rows && !TIMESTAMP_IS_NOEND(batch->min_kafka))
+			worker_histogram_add(&s->visible_us, now - batch->min_kafka);
+	}
+}
+
+/* Steps 3 to 8, connected to SPI. */
+static bool
+run_steps(StreamWorker *w, StreamBatch *batch, bool careful)
+{
+	if (!progress_lock(w))
+		return false;
+	batch->snapshot = RegisterSnapshot(GetTransactionSnapshot());
+	PushActiveSnapshot(batch->snapshot);
+	if (batch->rows)
+	{
+		if (careful)
+			careful_apply(w, batch);
+		else
+		{
+			batch_collect_late(w, batch);
+			apply_fast(w, batch);
+		}
+	}
+	advance_watermark(w, batch);
+	close_windows(w, batch, careful);
+	progress_write(w, batch);
+	PopActiveSnapshot();
+	UnregisterSnapshot(batch->snapshot);
+	return true;
+}
+
+/*
+ * Run a batch.  False: it ended without progress, since its ring or its
+ * position has gone; the caller looks for them again.
+ */
+bool
+batch_run(StreamWorker *w, StreamBatch *batch, bool careful)
+{
+	TimestampTz started = GetCurrentTimestamp();
+	bool		done = false;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	MemoryContextSwitchTo(w->batch_cxt);
+	if (batch->rows)
+		LockRelationOid(batch->relid, AccessShareLock);
+	if (!batch->rows || segment_still_valid(w, batch))
+	{
+		PushActiveSnapshot(GetTransactionSnapshot());
+		SPI_connect();
+		done = run_steps(w, batch, careful);
+		SPI_finish();
+		PopActiveSnapshot();
+	}
+	CommitTransactionCommand();
+	if (done)
+		publish(w, batch, started);
+	pgstat_report_stat(false);
+	return done;
+}

@@ -1,0 +1,161 @@
+/*-------------------------------------------------------------------------
+ *
+ * stream_batch.h
+ *	  A stream worker at work: its position, its slot, a micro-batch.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef WEIR_STREAM_BATCH_H
+#define WEIR_STREAM_BATCH_H
+
+#include "dead_letter.h"
+#include "executor/spi.h"
+#include "storage/itemptr.h"
+#include "stream.h"
+#include "utils/snapshot.h"
+#include "worker.h"
+
+/* The statements of one segment, prepared when first used. */
+typedef enum StreamStep_
+{
+	STEP_APPLY,
+	STEP_APPLY_WITHOUT,
+	STEP_MERGE_STATE,
+	STEP_EMIT_TOUCHED,
+	STEP_PROBE,
+	STEP_LATE,
+	STEP_CULPRITS,
+	STEP_CLOSE,
+	STEP_CLOSE_DISCARD,
+	STEP_OPEN_WINDOWS,
+	STEP_OLDEST,
+	STREAM_NSTEPS
+} StepKind;
+
+typedef struct SegmentPlans
+{
+	Oid			viewid;			/* InvalidOid: none yet */
+	StreamStatements *statements;
+	SPIPlanPtr	plans[STREAM_NSTEPS];
+	MemoryContext cxt;
+} SegmentPlans;
+
+typedef struct StreamWorker
+{
+	StreamDef  *def;
+	SourceDef  *source;
+	StreamPlan *plan;
+	StreamOptions options;
+	char	   *state_name;		/* qualified, or NULL */
+	char	   *target_name;	/* qualified */
+	MemoryContext cxt;
+	MemoryContext batch_cxt;
+	uint64		generation;		/* of the catalog, when last read */
+
+	/* durable, as last read or written */
+	int			npartitions;	/* rows of progress */
+	int64	   *applied;
+	TimestampTz *max_event;		/* DT_NOBEGIN: none */
+	TimestampTz watermark;		/* DT_NOBEGIN: none */
+	int64		seek_generation;
+	TimestampTz oldest_end;		/* no window open that ends before this */
+	bool		advances_pending;	/* there may be recorded advances */
+	int64		dead_letters;	/* of this stream, as far as known */
+
+	/* the slot it reads */
+	StreamShared *shared;
+	SlotShared *slot;			/* NULL: not attached */
+	uint64		epoch;
+	bool		on_private;
+
+	SegmentPlans segments[WEIR_MAX_SEGMENTS];
+	SegmentPlans private_segments[WEIR_MAX_SEGMENTS];
+} StreamWorker;
+
+/* What the next batch will do; made by batch_choose(). */
+typedef struct StreamBatch
+{
+	bool		rows;			/* reads a segment */
+	int			segment;		/* index */
+	uint64		seq;
+	Oid			relid;
+	Oid			viewid;
+	BlockNumber block_from;
+	BlockNumber block_to;
+	int64		nrows;
+	int64		nrecords;
+	TimestampTz min_event;
+	TimestampTz min_kafka;
+	int64	   *high;			/* per partition, exclusive */
+	TimestampTz *max_event;		/* per partition, of the batch */
+	bool		moved;			/* some offset or event time changes */
+
+	/* filled in while it runs */
+	Snapshot	snapshot;
+	ItemPointerData *culprits;
+	int			nculprits;
+	int64		rows_out_of_stage;
+	int64		groups;
+	int64		written;
+	int64		deleted;
+	int64		late;
+	int64		dead;
+	int64		groups_failed;
+	int64		windows_closed;
+	TimestampTz new_watermark;
+	int32		held_by;
+} StreamBatch;
+
+/* stream_attach.c */
+extern bool attach_to_slot(StreamWorker *w);
+extern void attach_release(StreamWorker *w);
+extern bool attach_try_shared(StreamWorker *w);
+
+/* stream_progress.c */
+extern bool progress_read(StreamWorker *w);
+extern bool progress_lock(StreamWorker *w);
+extern void progress_write(StreamWorker *w, const StreamBatch *batch);
+extern TimestampTz progress_advances(StreamWorker *w,
+									 const StreamBatch *batch,
+									 TimestampTz watermark);
+
+/* stream_watermark.c */
+extern TimestampTz watermark_compute(StreamWorker *w,
+									 const StreamBatch *batch,
+									 int32 *held_by);
+
+/* stream_batch.c */
+extern bool batch_choose(StreamWorker *w, StreamBatch *batch);
+extern void batch_collect_late(StreamWorker *w, StreamBatch *batch);
+extern bool batch_run(StreamWorker *w, StreamBatch *batch, bool careful);
+
+/* stream_run.c: one prepared statement */
+typedef struct StepArgs
+{
+	ItemPointerData from;
+	ItemPointerData to;
+	const ItemPointerData *without;
+	int			nwithout;
+	int64		hash_lo;
+	int64		hash_hi;
+	TimestampTz watermark;
+} StepArgs;
+
+extern void step_args_init(StepArgs *args, const StreamWorker *w,
+						   const StreamBatch *batch);
+extern bool step_exists(StreamWorker *w, const StreamBatch *batch,
+						StepKind step);
+extern void step_run(StreamWorker *w, StreamBatch *batch, StepKind step,
+					 const StepArgs *args);
+extern int64 step_int8(int column);
+extern Datum step_datum(uint64 row, int column, bool *isnull);
+extern char *step_text(uint64 row, int column);
+extern void step_forget(StreamWorker *w);
+
+/* stream_careful.c: find the culprits, do without them */
+extern void careful_apply(StreamWorker *w, StreamBatch *batch);
+extern void careful_close(StreamWorker *w, StreamBatch *batch);
+extern void stream_dead_letters(StreamWorker *w, StreamBatch *batch,
+								DeadLetter *letters, int n);
+
+#endif							/* WEIR_STREAM_BATCH_H */

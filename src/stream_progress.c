@@ -1,0 +1,268 @@
+/*-------------------------------------------------------------------------
+ *
+ * stream_progress.c
+ *	  Durable positions and watermark: read, lock, write, all or nothing.
+ *
+ * I1: the applied offsets are written in the transaction of the results they
+ * stand for.  Whoever applies a batch first locks the stream's row of
+ * stream_state, so that a seek and a batch exclude each other; a batch begun
+ * under another seek_generation is void.  The write compares with the
+ * offsets read, and must hit each changed partition's row.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#include "catalog_spi.h"
+#include "stream_batch.h"
+
+static SPIPlanPtr lock_plan = NULL;
+static SPIPlanPtr write_plan = NULL;
+static SPIPlanPtr watermark_plan = NULL;
+static SPIPlanPtr advance_plan = NULL;
+
+static SPIPlanPtr
+prepare(SPIPlanPtr *plan, const char *sql, int nargs, Oid *types)
+{
+	if (*plan == NULL)
+	{
+		SPIPlanPtr	p = SPI_prepare(sql, nargs, types);
+
+		if (p == NULL || SPI_keepplan(p) != 0)
+			elog(ERROR, "could not prepare \"%s\"", sql);
+		*plan = p;
+	}
+	return *plan;
+}
+
+/*
+ * Read all of it, in the caller's transaction.  False: the first positions
+ * are not resolved yet.
+ */
+bool
+progress_read(StreamWorker *w)
+{
+	CatalogAccess access;
+	CatalogRow	row;
+	CatalogArg	id[] = {CATALOG_INT4(w->def->stream_id)};
+	uint64		n;
+	bool		isnull;
+	bool		sought;
+	Datum		d;
+
+	catalog_begin(&access);
+	n = catalog_execute("SELECT watermark, seek_generation, "
+						"seek_to IS NOT NULL FROM weir_internal.stream_state "
+						"WHERE stream_id = $1", 1, id);
+	if (n != 1)
+		elog(ERROR, "stream %d has no state", w->def->stream_id);
+	catalog_row_begin(&row, &access, 0);
+	d = catalog_next_datum(&row, &isnull);
+	w->watermark = isnull ? DT_NOBEGIN : DatumGetTimestampTz(d);
+	w->seek_generation = catalog_next_int8(&row);
+	sought = catalog_next_bool(&row);
+
+	n = catalog_execute("SELECT kafka_partition, applied_offset, "
+						"max_event_time FROM weir_internal.progress "
+						"WHERE stream_id = $1 ORDER BY 1", 1, id);
+	w->npartitions = 0;
+	if (n > 0 && !sought)
+	{
+		w->applied = MemoryContextAlloc(w->cxt, sizeof(int64) * n);
+		w->max_event = MemoryContextAlloc(w->cxt, sizeof(TimestampTz) * n);
+		for (uint64 i = 0; i < n; i++)
+		{
+			catalog_row_begin(&row, &access, i);
+			if (catalog_next_int4(&row) != (int32) i)
+				elog(ERROR, "stream %d has no position for partition " UINT64_FORMAT,
+					 w->def->stream_id, i);
+			w->applied[i] = catalog_next_int8(&row);
+			d = catalog_next_datum(&row, &isnull);
+			w->max_event[i] = isnull ? DT_NOBEGIN : DatumGetTimestampTz(d);
+		}
+		w->npartitions = n;
+	}
+	catalog_end(&access);
+	w->oldest_end = DT_NOBEGIN;
+	return w->npartitions > 0;
+}
+
+/*
+ * Keep seeks and other changes out until the end of the transaction.  False:
+ * the stream was sought since progress_read().
+ */
+bool
+progress_lock(StreamWorker *w)
+{
+	CatalogAccess access;
+	Oid			types[] = {INT4OID};
+	Datum		values[] = {Int32GetDatum(w->def->stream_id)};
+	bool		isnull;
+	bool		same;
+
+	catalog_begin(&access);
+	prepare(&lock_plan, "SELECT seek_generation "
+			"FROM weir_internal.stream_state WHERE stream_id = $1 FOR UPDATE",
+			1, types);
+	if (SPI_execute_plan(lock_plan, values, NULL, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not lock the progress of a stream");
+	same = SPI_processed == 1 &&
+		DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+									SPI_tuptable->tupdesc, 1, &isnull)) ==
+		w->seek_generation;
+	catalog_end(&access);
+	return same;
+}
+
+static Datum
+int8_array(Datum *values, int n)
+{
+	return PointerGetDatum(construct_array(values, n, INT8OID, 8,
+										   FLOAT8PASSBYVAL,
+										   TYPALIGN_DOUBLE));
+}
+
+static void
+write_offsets(StreamWorker *w, const StreamBatch *batch)
+{
+	Oid			types[] = {INT4OID, INT4ARRAYOID, INT8ARRAYOID, INT8ARRAYOID,
+	TIMESTAMPTZARRAYOID};
+	Datum	   *parts = palloc(sizeof(Datum) * w->npartitions);
+	Datum	   *old = palloc(sizeof(Datum) * w->npartitions);
+	Datum	   *new = palloc(sizeof(Datum) * w->npartitions);
+	Datum	   *events = palloc(sizeof(Datum) * w->npartitions);
+	bool	   *nulls = palloc(sizeof(bool) * w->npartitions);
+	Datum		values[5];
+	int			n = 0;
+	int			lbs = 1;
+
+	for (int p = 0; p < w->npartitions; p++)
+	{
+		TimestampTz event = Max(w->max_event[p], batch->max_event[p]);
+
+		if (batch->high[p] == w->applied[p] && event == w->max_event[p])
+			continue;
+		parts[n] = Int32GetDatum(p);
+		old[n] = Int64GetDatum(w->applied[p]);
+		new[n] = Int64GetDatum(batch->high[p]);
+		events[n] = TimestampTzGetDatum(event);
+		nulls[n] = TIMESTAMP_IS_NOBEGIN(event);
+		n++;
+	}
+	if (n == 0)
+		return;
+	prepare(&write_plan, "UPDATE weir_internal.progress p "
+			"SET applied_offset = n.new, max_event_time = n.event "
+			"FROM pg_catalog.unnest($2, $3, $4, $5) "
+			"AS n (part, old, new, event) "
+			"WHERE p.stream_id = $1 AND p.kafka_partition = n.part "
+			"AND p.applied_offset = n.old", 5, types);
+	values[0] = Int32GetDatum(w->def->stream_id);
+	values[1] = PointerGetDatum(construct_array(parts, n, INT4OID, 4, true,
+												TYPALIGN_INT));
+	values[2] = int8_array(old, n);
+	values[3] = int8_array(new, n);
+	values[4] = PointerGetDatum(construct_md_array(events, nulls, 1, &n, &lbs,
+												   TIMESTAMPTZOID, 8,
+												   FLOAT8PASSBYVAL,
+												   TYPALIGN_DOUBLE));
+	if (SPI_execute_plan(write_plan, values, NULL, false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not write the progress of a stream");
+	if (SPI_processed != (uint64) n)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("progress of stream \"%s\" was changed by somebody else",
+						w->def->name)));
+}
+
+/* Write offsets, event times and watermark of a batch. */
+void
+progress_write(StreamWorker *w, const StreamBatch *batch)
+{
+	CatalogAccess access;
+	Oid			types[] = {INT4OID, TIMESTAMPTZOID};
+	Datum		values[2];
+
+	catalog_begin(&access);
+	write_offsets(w, batch);
+	if (batch->new_watermark != w->watermark)
+	{
+		prepare(&watermark_plan, "UPDATE weir_internal.stream_state "
+				"SET watermark = $2 WHERE stream_id = $1", 2, types);
+		values[0] = Int32GetDatum(w->def->stream_id);
+		values[1] = TimestampTzGetDatum(batch->new_watermark);
+		if (SPI_execute_plan(watermark_plan, values, NULL, false, 0) !=
+			SPI_OK_UPDATE || SPI_processed != 1)
+			elog(ERROR, "could not write the watermark of a stream");
+	}
+	catalog_end(&access);
+}
+
+/* Have all of an advance's end offsets been applied? */
+static bool
+ends_reached(const StreamBatch *batch, int npartitions, Datum ends)
+{
+	Datum	   *offsets;
+	int			n;
+
+	deconstruct_array(DatumGetArrayTypeP(ends), INT8OID, 8, FLOAT8PASSBYVAL,
+					  TYPALIGN_DOUBLE, &offsets, NULL, &n);
+	for (int p = 0; p < n; p++)
+		if (p >= npartitions || batch->high[p] < DatumGetInt64(offsets[p]))
+			return false;
+	return true;
+}
+
+/*
+ * Apply recorded advances whose rows are in: the watermark they lead to.
+ * One without a time closes what is open: DT_NOEND stands for it, and the
+ * caller replaces it by the end of the last open window.
+ */
+TimestampTz
+progress_advances(StreamWorker *w, const StreamBatch *batch,
+				  TimestampTz watermark)
+{
+	CatalogAccess access;
+	Oid			types[] = {INT4OID};
+	Datum		values[] = {Int32GetDatum(w->def->stream_id)};
+	List	   *done = NIL;
+	ListCell   *lc;
+	bool		isnull;
+
+	if (!w->advances_pending)
+		return watermark;
+	catalog_begin(&access);
+	prepare(&advance_plan, "SELECT advance_id, to_time, end_offsets "
+			"FROM weir_internal.advance WHERE stream_id = $1 "
+			"AND end_offsets IS NOT NULL ORDER BY advance_id", 1, types);
+	if (SPI_execute_plan(advance_plan, values, NULL, false, 0) !=
+		SPI_OK_SELECT)
+		elog(ERROR, "could not read recorded advances");
+	w->advances_pending = SPI_processed > 0;
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		HeapTuple	tuple = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		int64	   *id = palloc(sizeof(int64));
+		Datum		time;
+
+		if (!ends_reached(batch, w->npartitions,
+						  SPI_getbinval(tuple, desc, 3, &isnull)))
+			continue;
+		*id = DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull));
+		done = lappend(done, id);
+		time = SPI_getbinval(tuple, desc, 2, &isnull);
+		watermark = Max(watermark,
+						isnull ? DT_NOEND : DatumGetTimestampTz(time));
+	}
+	foreach(lc, done)
+		catalog_execute("DELETE FROM weir_internal.advance "
+						"WHERE advance_id = $1", 1,
+						(CatalogArg[]) {CATALOG_INT8(*(int64 *) lfirst(lc))});
+	catalog_end(&access);
+	return watermark;
+}

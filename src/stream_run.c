@@ -1,0 +1,276 @@
+/*-------------------------------------------------------------------------
+ *
+ * stream_run.c
+ *	  One compiled statement: prepare it once a segment, run it as the owner.
+ *
+ * Statements are prepared when first used and kept, one set a segment of the
+ * ring, since they differ in the view they name.  They all take the eight
+ * parameters of stream.h.  All statements of a batch see the batch's
+ * snapshot (and what earlier statements of it wrote), and run with the
+ * stream owner's rights and the settings captured at its creation, in a
+ * security-restricted context.
+ *
+ * A statement's result stays in SPI_tuptable until the next one; the caller
+ * is connected to SPI.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/namespace.h"
+#include "catalog/pg_type_d.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+
+#include "catalog_spi.h"
+#include "stream_batch.h"
+
+
+static const char *
+step_sql(const StreamStatements *s, StepKind step)
+{
+	switch (step)
+	{
+		case STEP_APPLY:
+			return s->apply;
+		case STEP_APPLY_WITHOUT:
+			return s->apply_without;
+		case STEP_MERGE_STATE:
+			return s->merge_state;
+		case STEP_EMIT_TOUCHED:
+			return s->emit_touched;
+		case STEP_PROBE:
+			return s->probe;
+		case STEP_LATE:
+			return s->late;
+		case STEP_CULPRITS:
+			return s->culprits;
+		case STEP_CLOSE:
+			return s->close;
+		case STEP_CLOSE_DISCARD:
+			return s->close_discard;
+		case STEP_OPEN_WINDOWS:
+			return s->open_windows;
+		case STEP_OLDEST:
+			return s->oldest;
+		case STREAM_NSTEPS:
+			break;
+	}
+	return NULL;
+}
+
+static char *
+qualified_name(Oid relid)
+{
+	char	   *name = get_rel_name(relid);
+
+	if (name == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation %u does not exist", relid)));
+	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
+									  name);
+}
+
+/*
+ * The owner of the stream must be able to read the view.  Granting is done
+ * here and nowhere else, one at a time.
+ */
+static void
+grant_view(Oid viewid, Oid owner)
+{
+	CatalogAccess access;
+
+	if (pg_class_aclcheck(viewid, owner, ACL_SELECT) == ACLCHECK_OK)
+		return;
+	LockRelationOid(viewid, ShareUpdateExclusiveLock);
+	if (pg_class_aclcheck(viewid, owner, ACL_SELECT) == ACLCHECK_OK)
+		return;
+	catalog_begin(&access);
+	catalog_execute(psprintf("GRANT SELECT ON %s TO %s",
+							 qualified_name(viewid),
+							 quote_identifier(GetUserNameFromId(owner,
+																false))),
+					0, NULL);
+	catalog_end(&access);
+	CommandCounterIncrement();
+}
+
+static void
+free_plans(SegmentPlans *plans)
+{
+	for (int i = 0; i < STREAM_NSTEPS; i++)
+		if (plans->plans[i])
+			SPI_freeplan(plans->plans[i]);
+	if (plans->cxt)
+		MemoryContextDelete(plans->cxt);
+	memset(plans, 0, sizeof(*plans));
+}
+
+/* Forget all prepared statements, when the definition has changed. */
+void
+step_forget(StreamWorker *w)
+{
+	for (int i = 0; i < WEIR_MAX_SEGMENTS; i++)
+	{
+		free_plans(&w->segments[i]);
+		free_plans(&w->private_segments[i]);
+	}
+}
+
+/* The statements of the batch's segment. */
+static SegmentPlans *
+segment_plans(StreamWorker *w, const StreamBatch *batch)
+{
+	SegmentPlans *plans = w->on_private ?
+		&w->private_segments[batch->segment] : &w->segments[batch->segment];
+	MemoryContext old;
+
+	if (plans->viewid == batch->viewid && plans->statements)
+		return plans;
+	free_plans(plans);
+	grant_view(batch->viewid, w->def->owner);
+	plans->cxt = AllocSetContextCreate(w->cxt, "weir segment statements",
+									   ALLOCSET_SMALL_SIZES);
+	old = MemoryContextSwitchTo(plans->cxt);
+	plans->statements = stream_compile(w->plan, &w->options,
+									   qualified_name(batch->viewid),
+									   w->state_name, w->target_name);
+	plans->viewid = batch->viewid;
+	MemoryContextSwitchTo(old);
+	return plans;
+}
+
+bool
+step_exists(StreamWorker *w, const StreamBatch *batch, StepKind step)
+{
+	return OidIsValid(batch->viewid) &&
+		step_sql(segment_plans(w, batch)->statements, step) != NULL;
+}
+
+void
+step_args_init(StepArgs *args, const StreamWorker *w,
+			   const StreamBatch *batch)
+{
+	memset(args, 0, sizeof(*args));
+	ItemPointerSet(&args->from, batch->block_from, 0);
+	ItemPointerSet(&args->to, batch->block_to, 0);
+	args->hash_lo = PG_INT64_MIN;
+	args->hash_hi = PG_INT64_MAX;
+	args->watermark = w->watermark;
+}
+
+static Datum
+offsets_array(const int64 *offsets, int n)
+{
+	Datum	   *values = palloc(sizeof(Datum) * Max(n, 1));
+
+	for (int i = 0; i < n; i++)
+		values[i] = Int64GetDatum(offsets[i]);
+	return PointerGetDatum(construct_array(values, n, INT8OID, 8,
+										   FLOAT8PASSBYVAL,
+										   TYPALIGN_DOUBLE));
+}
+
+static Datum
+tids_array(const ItemPointerData *tids, int n)
+{
+	Datum	   *values = palloc(sizeof(Datum) * Max(n, 1));
+
+	for (int i = 0; i < n; i++)
+		values[i] = PointerGetDatum(unconstify(ItemPointerData *,
+												   &tids[i]));
+	return PointerGetDatum(construct_array(values, n, TIDOID,
+										   sizeof(ItemPointerData), false,
+										   TYPALIGN_SHORT));
+}
+
+static SPIPlanPtr
+step_plan(StreamWorker *w, SegmentPlans *plans, StepKind step)
+{
+	Oid			types[STREAM_NPARAMS] = {TIDOID, TIDOID, INT8ARRAYOID,
+		INT8ARRAYOID, TIMESTAMPTZOID, TIDARRAYOID, INT8OID, INT8OID};
+	SPIPlanPtr	plan = plans->plans[step];
+
+	if (plan)
+		return plan;
+	plan = SPI_prepare_cursor(step_sql(plans->statements, step),
+							  STREAM_NPARAMS, types,
+							  step == STEP_APPLY_WITHOUT ?
+							  CURSOR_OPT_CUSTOM_PLAN : 0);
+	if (plan == NULL)
+		elog(ERROR, "could not prepare a statement of stream \"%s\": %s",
+			 w->def->name, SPI_result_code_string(SPI_result));
+	if (SPI_keepplan(plan) != 0)
+		elog(ERROR, "could not keep a statement of stream \"%s\"",
+			 w->def->name);
+	plans->plans[step] = plan;
+	return plan;
+}
+
+/*
+ * Run a step.  It runs as the stream's owner; on an ERROR the
+ * (sub)transaction's abort puts the user back.
+ */
+void
+step_run(StreamWorker *w, StreamBatch *batch, StepKind step,
+		 const StepArgs *args)
+{
+	SegmentPlans *plans = segment_plans(w, batch);
+	Datum		values[STREAM_NPARAMS];
+	UserContext user;
+	int			rc;
+
+	values[0] = PointerGetDatum(unconstify(ItemPointerData *,
+											   &args->from));
+	values[1] = PointerGetDatum(unconstify(ItemPointerData *,
+											   &args->to));
+	values[2] = offsets_array(w->applied, w->npartitions);
+	values[3] = offsets_array(batch->high, w->npartitions);
+	values[4] = TimestampTzGetDatum(args->watermark);
+	values[5] = tids_array(args->without, args->nwithout);
+	values[6] = Int64GetDatum(args->hash_lo);
+	values[7] = Int64GetDatum(args->hash_hi);
+
+	catalog_enter_user(&user, w->def->owner, &w->def->settings);
+	rc = SPI_execute_snapshot(step_plan(w, plans, step), values, NULL,
+							  batch->snapshot, InvalidSnapshot, false, true,
+							  0);
+	if (rc < 0)
+		elog(ERROR, "a statement of stream \"%s\" failed: %s", w->def->name,
+			 SPI_result_code_string(rc));
+	catalog_leave_user(&user);
+}
+
+/* A column of the first row of the last result; 0 when NULL or no row. */
+int64
+step_int8(int column)
+{
+	bool		isnull;
+	Datum		d;
+
+	if (SPI_processed == 0 || SPI_tuptable == NULL)
+		return 0;
+	d = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column,
+					  &isnull);
+	return isnull ? 0 : DatumGetInt64(d);
+}
+
+Datum
+step_datum(uint64 row, int column, bool *isnull)
+{
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc,
+						 column, isnull);
+}
+
+char *
+step_text(uint64 row, int column)
+{
+	return SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc,
+						column);
+}

@@ -1,0 +1,82 @@
+/*-------------------------------------------------------------------------
+ *
+ * stream_watermark.c
+ *	  The watermark: up to when all rows have been applied.
+ *
+ * I4: it never goes back, across restarts too, unless its stream is sought.
+ * It is a function of the rows applied, of evidence of idleness, of recorded
+ * advances, and of the wall clock for on_idle; max_future_skew was judged
+ * when the row was decoded.
+ *
+ * A partition's watermark is its greatest event time applied less
+ * max_out_of_orderness; the stream's is the least over its active
+ * partitions.  A partition that has not given an event time yet is active
+ * and holds the watermark where it is, unless it is idle: that is how a
+ * replay, where some partitions are read later than others, closes nothing
+ * too early.  Idle is a partition with continuous evidence for idle_timeout
+ * that its position is its end, and with all of it applied by this stream.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/timestamp.h"
+
+#include "stream_batch.h"
+
+/* Caller holds the slot's lock. */
+static bool
+partition_idle(const StreamWorker *w, const StreamBatch *batch, int p,
+			   TimestampTz now)
+{
+	const PartitionShared *part;
+
+	if (w->slot == NULL || p >= w->slot->npartitions ||
+		w->source->idle_timeout == WEIR_NO_DURATION)
+		return false;
+	part = &worker_slot_partitions(w->slot)[p];
+	return part->idle_since != 0 &&
+		now - part->idle_since >= w->source->idle_timeout &&
+		batch->high[p] >= part->next;
+}
+
+/*
+ * The watermark after the batch; batch->high and ->max_event are its
+ * positions.  *held_by is the partition that is least, or -1.
+ */
+TimestampTz
+watermark_compute(StreamWorker *w, const StreamBatch *batch, int32 *held_by)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz least = DT_NOEND;
+	int64		disorder = w->source->max_out_of_orderness;
+
+	*held_by = -1;
+	if (w->slot)
+		LWLockAcquire(&w->slot->lock, LW_SHARED);
+	for (int p = 0; p < w->npartitions; p++)
+	{
+		TimestampTz event = Max(w->max_event[p], batch->max_event[p]);
+		TimestampTz mark;
+
+		if (partition_idle(w, batch, p, now))
+			continue;
+		mark = TIMESTAMP_IS_NOBEGIN(event) ? event : event - disorder;
+		if (*held_by < 0 || mark < least)
+		{
+			least = mark;
+			*held_by = p;
+		}
+	}
+	if (w->slot)
+		LWLockRelease(&w->slot->lock);
+
+	if (*held_by < 0)
+	{
+		/* all idle */
+		if (!w->def->on_idle_advance || w->slot == NULL)
+			return w->watermark;
+		least = now - disorder;
+	}
+	return Max(w->watermark, least);
+}

@@ -1,0 +1,474 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker_stream.c
+ *	  The stream worker: one stream, batch after batch.
+ *
+ *	loop: position known?  ring to read?  new marks, or time to tell?
+ *		run a batch; on failure look at the error's class:
+ *		row			the same batch again, carefully
+ *		outage		let go of the ring (others go on), wait, read the
+ *					position anew, try again
+ *		definition	write the reason into the catalog, end; weir.resume()
+ *					starts it again
+ *
+ * Nothing is in memory that is not read again after a failure: the position
+ * from weir_internal.progress, the ring from shared memory.
+ *
+ * Small batches are paced: the next one begins not before twice the time the
+ * last one took, so that a trickle of rows is gathered instead of costing a
+ * transaction a row.  A full batch is followed by the next at once.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "pgstat.h"
+#include "storage/ipc.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "dead_letter.h"
+#include "errors.h"
+#include "settings.h"
+#include "stream_batch.h"
+#include "worker.h"
+
+/* Idleness, advances and lag are looked at this often. */
+#define TICK_MS 100
+
+/* A small batch delays the next one by this much at most. */
+#define MAX_PACE_US 50000
+
+static StreamWorker *worker = NULL;
+
+static void
+leave_stream(int code, Datum arg)
+{
+	if (worker->shared == NULL)
+		return;
+	attach_release(worker);
+	LWLockAcquire(&weir_shared->lock, LW_EXCLUSIVE);
+	worker->shared->pid = 0;
+	worker->shared->latch = NULL;
+	LWLockRelease(&weir_shared->lock);
+}
+
+/*
+ * The session's settings; the owner's captured ones come on top of them
+ * while statements run.
+ */
+static void
+configure_session(void)
+{
+	static const char *const settings[][2] = {
+		{"synchronous_commit", "off"},
+		{"jit", "off"},
+		{"max_parallel_workers_per_gather", "0"},
+		{"statement_timeout", "0"},
+		{"idle_in_transaction_session_timeout", "0"},
+		{"default_transaction_isolation", "read committed"},
+		{"default_transaction_read_only", "off"},
+		{"row_security", "on"},
+	};
+	char		value[32];
+
+	for (int i = 0; i < lengthof(settings); i++)
+		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET,
+						PGC_S_SESSION);
+	snprintf(value, sizeof(value), "%d", weir_lock_timeout);
+	SetConfigOption("lock_timeout", value, PGC_SUSET, PGC_S_SESSION);
+	if (weir_work_mem > 0)
+	{
+		snprintf(value, sizeof(value), "%d", weir_work_mem);
+		SetConfigOption("work_mem", value, PGC_SUSET, PGC_S_SESSION);
+	}
+}
+
+static char *
+relation_text(Oid relid)
+{
+	char	   *name;
+
+	if (!OidIsValid(relid))
+		return NULL;
+	name = get_rel_name(relid);
+	if (name == NULL)
+		return NULL;
+	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
+									  name);
+}
+
+/*
+ * Read definition and position; analyze the query.  Ends the worker when the
+ * stream is not wanted any more.
+ */
+static void
+read_definition(StreamWorker *w, const WorkerArgs *args)
+{
+	UserContext user;
+
+	w->generation = worker_catalog_generation();
+	w->advances_pending = true;
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	MemoryContextSwitchTo(w->cxt);
+	w->def = catalog_stream_by_id(args->stream_id, true);
+	if (w->def == NULL || w->def->paused || w->def->failed_message)
+		proc_exit(0);
+	w->source = catalog_source_by_id(w->def->source_id, false);
+	w->target_name = relation_text(w->def->target);
+	w->state_name = relation_text(w->def->state);
+	if (w->target_name == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("the target of stream \"%s\" does not exist",
+						w->def->name),
+				 errhint("Drop the stream and create it again.")));
+	w->options.emit_on_close = w->def->emit_on_close;
+	w->options.allowed_lateness = w->def->allowed_lateness;
+	w->options.key = w->def->key_columns;
+	catalog_enter_user(&user, w->def->owner, &w->def->settings);
+	w->plan = stream_analyze(w->def->query, &w->options);
+	catalog_leave_user(&user);
+	w->dead_letters = dead_letter_count(w->source->source_id,
+										w->def->stream_id);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(w->cxt);
+}
+
+/* Has the catalog changed in a way that needs a new start? */
+static void
+check_definition(StreamWorker *w)
+{
+	StreamDef  *def;
+	char	   *target;
+	bool		changed;
+
+	w->generation = worker_catalog_generation();
+	w->advances_pending = true;
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	def = catalog_stream_by_id(w->def->stream_id, true);
+	changed = def == NULL || def->paused || def->failed_message ||
+		def->owner != w->def->owner ||
+		def->seek_generation != w->seek_generation ||
+		strcmp(def->query, w->def->query) != 0;
+	if (!changed)
+	{
+		target = relation_text(def->target);
+		changed = target == NULL || strcmp(target, w->target_name) != 0;
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	if (changed)
+		proc_exit(0);
+}
+
+static bool
+read_position(StreamWorker *w)
+{
+	bool		known;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	known = progress_read(w);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(w->cxt);
+	w->shared->watermark = w->watermark;
+	return known;
+}
+
+/* Lag: what Kafka has, as far as known, less what is applied. */
+static void
+account(StreamWorker *w)
+{
+	PartitionShared *parts;
+	int64		lag = 0;
+	SlotShared *slot = w->slot ? w->slot :
+		worker_slot_find(MyDatabaseId, w->def->source_id, 0);
+
+	worker_account();
+	if (slot == NULL)
+		return;
+	LWLockAcquire(&slot->lock, LW_SHARED);
+	parts = worker_slot_partitions(slot);
+	for (int p = 0; p < Min(slot->npartitions, w->npartitions); p++)
+		lag += Max(0, Max(parts[p].next, parts[p].end_offset) -
+				   w->applied[p]);
+	LWLockRelease(&slot->lock);
+	w->shared->lag = lag;
+}
+
+/* What an attempt came to. */
+typedef enum Attempt
+{
+	ATTEMPT_DONE,
+	ATTEMPT_LOST,				/* ring or position gone: look again */
+	ATTEMPT_CAREFUL,			/* try again, carefully */
+	ATTEMPT_OUTAGE
+} Attempt;
+
+/* Write the reason of a failure into the catalog, and end. */
+static void
+fail_stream(StreamWorker *w, const ErrorData *edata)
+{
+	w->shared->state = STREAM_FAILED;
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	catalog_fail_stream(w->def->stream_id, error_sqlstate(edata->sqlerrcode),
+						error_text(edata));
+	worker_wakeup_at_commit();
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	proc_exit(0);
+}
+
+/* After an error: roll back, show it, decide. */
+static Attempt
+judge_error(StreamWorker *w, bool careful)
+{
+	ErrorData  *edata;
+	ErrorClass	class;
+
+	MemoryContextSwitchTo(w->batch_cxt);
+	edata = CopyErrorData();
+	class = error_class(edata->sqlerrcode);
+	if (class != ERROR_OF_ROW || careful)
+		EmitErrorReport();
+	FlushErrorState();
+	AbortOutOfAnyTransaction();
+	MemoryContextSwitchTo(w->batch_cxt);
+
+	if (class == ERROR_OF_ROW && !careful)
+		return ATTEMPT_CAREFUL;
+	worker_set_error(&w->shared->error, edata->sqlerrcode,
+					 error_text(edata));
+	if (class == ERROR_OF_OUTAGE)
+		return ATTEMPT_OUTAGE;
+	fail_stream(w, edata);
+	return ATTEMPT_OUTAGE;		/* not reached */
+}
+
+static Attempt
+attempt(StreamWorker *w, StreamBatch *batch, bool careful)
+{
+	volatile Attempt result;
+
+	PG_TRY();
+	{
+		result = batch_run(w, batch, careful) ? ATTEMPT_DONE : ATTEMPT_LOST;
+	}
+	PG_CATCH();
+	{
+		result = judge_error(w, careful);
+	}
+	PG_END_TRY();
+	return result;
+}
+
+static void
+wait_ms(long ms)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT |
+					 WL_EXIT_ON_PM_DEATH, ms, PG_WAIT_EXTENSION);
+}
+
+/* An outage: others must not wait for this stream meanwhile. */
+static void
+back_off(StreamWorker *w, int *delay)
+{
+	TimestampTz until;
+
+	attach_release(w);
+	w->shared->state = STREAM_RETRYING;
+	w->shared->retries++;
+	until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), *delay);
+	w->shared->next_retry_at = until;
+	worker_activity("stream %s waits to try again", w->def->name);
+	*delay = Min(*delay * 2, weir_retry_delay_max);
+	for (;;)
+	{
+		long		ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+														 until);
+
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		if (w->generation != worker_catalog_generation())
+			check_definition(w);
+		if (ms <= 0)
+			break;
+		wait_ms(ms);
+	}
+	w->shared->next_retry_at = 0;
+}
+
+/* Is there anything to do without new rows? */
+static bool
+time_tells(StreamWorker *w, const StreamBatch *batch)
+{
+	int32		held_by;
+
+	return w->slot && (w->advances_pending ||
+					   watermark_compute(w, batch, &held_by) > w->watermark);
+}
+
+/* When may the next batch begin? */
+static TimestampTz
+pace(const StreamWorker *w, const StreamBatch *batch, TimestampTz started)
+{
+	int64		took = GetCurrentTimestamp() - started;
+
+	if (w->def->batch_interval > 0)
+		return started + w->def->batch_interval;
+	if (batch->nrows >= weir_max_batch_rows / 4)
+		return started;
+	return started + took + Min(took, MAX_PACE_US);
+}
+
+static void
+show_state(StreamWorker *w)
+{
+	w->shared->state = w->on_private ? STREAM_CATCHING_UP : STREAM_RUNNING;
+	worker_activity("stream %s%s", w->def->name,
+					w->on_private ? " catches up" : "");
+}
+
+/* One turn; returns how long to wait for the latch, 0: go on at once. */
+static long
+turn(StreamWorker *w, bool *careful, int *delay, TimestampTz *not_before)
+{
+	StreamBatch batch;
+	TimestampTz now = GetCurrentTimestamp();
+	bool		was_private = w->on_private;
+
+	if (w->npartitions == 0 && !read_position(w))
+	{
+		w->shared->state = STREAM_WAITING;
+		return TICK_MS * 10;
+	}
+	if (w->slot == NULL && !attach_to_slot(w))
+	{
+		w->shared->state = w->shared->wants_catch_up ? STREAM_CATCHING_UP :
+			STREAM_WAITING;
+		return TICK_MS;
+	}
+	if (w->on_private)
+		(void) attach_try_shared(w);
+	if (w->shared->state != STREAM_RUNNING || was_private != w->on_private)
+		show_state(w);
+	if (*not_before > now)
+		return Max(1, (*not_before - now) / 1000);
+
+	MemoryContextReset(w->batch_cxt);
+	MemoryContextSwitchTo(w->batch_cxt);
+	if (!batch_choose(w, &batch))
+	{
+		attach_release(w);
+		w->npartitions = 0;		/* partitions may have been added */
+		return 0;
+	}
+	if (!batch.moved && !time_tells(w, &batch))
+		return TICK_MS;
+
+	switch (attempt(w, &batch, *careful))
+	{
+		case ATTEMPT_DONE:
+			if (*careful && batch.dead == 0 && batch.groups_failed == 0)
+				*careful = false;
+			if (batch.groups_failed == 0)
+				worker_clear_error(&w->shared->error);
+			*delay = weir_retry_delay;
+			*not_before = pace(w, &batch, now);
+			return batch.moved ? 0 : TICK_MS;
+		case ATTEMPT_LOST:
+			attach_release(w);
+			w->npartitions = 0;
+			return 0;
+		case ATTEMPT_CAREFUL:
+			*careful = true;
+			return 0;
+		case ATTEMPT_OUTAGE:
+			w->npartitions = 0;
+			back_off(w, delay);
+			return 0;
+	}
+	return TICK_MS;
+}
+
+static void
+stream_loop(StreamWorker *w)
+{
+	bool		careful = false;
+	int			delay = weir_retry_delay;
+	TimestampTz not_before = 0;
+	TimestampTz accounted = 0;
+
+	for (;;)
+	{
+		long		wait;
+
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			worker_reload_config();
+			configure_session();
+		}
+		if (w->generation != worker_catalog_generation())
+			check_definition(w);
+		wait = turn(w, &careful, &delay, &not_before);
+		if (GetCurrentTimestamp() - accounted > TICK_MS * 1000)
+		{
+			account(w);
+			accounted = GetCurrentTimestamp();
+		}
+		if (wait > 0)
+			wait_ms(wait);
+	}
+}
+
+void
+weir_stream_main(Datum arg)
+{
+	WorkerArgs	args;
+	StreamWorker *w;
+
+	memcpy(&args, MyBgworkerEntry->bgw_extra, sizeof(args));
+	worker_begin(&args);
+	worker = w = MemoryContextAllocZero(TopMemoryContext, sizeof(*w));
+	w->cxt = AllocSetContextCreate(TopMemoryContext, "weir stream",
+								   ALLOCSET_DEFAULT_SIZES);
+	w->batch_cxt = AllocSetContextCreate(w->cxt, "weir stream batch",
+										 ALLOCSET_DEFAULT_SIZES);
+	w->shared = worker_stream_claim(args.stream_id, args.source_id);
+	before_shmem_exit(leave_stream, (Datum) 0);
+	w->shared->pid = MyProcPid;
+	w->shared->latch = MyLatch;
+	w->shared->state = STREAM_STARTING;
+	configure_session();
+
+	PG_TRY();
+	{
+		read_definition(w, &args);
+	}
+	PG_CATCH();
+	{
+		/* Without a definition there is nothing to retry here. */
+		if (w->def == NULL)
+			PG_RE_THROW();
+		(void) judge_error(w, true);
+		proc_exit(1);
+	}
+	PG_END_TRY();
+	stream_loop(w);
+}
