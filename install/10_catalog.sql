@@ -151,6 +151,7 @@ CREATE TABLE weir_internal.stream_state (
 	watermark				timestamptz,
 	seek_generation			bigint NOT NULL DEFAULT 0,
 	seek_to					text,
+	seek_forward			boolean NOT NULL DEFAULT false,
 	seek_floor				timestamptz
 ) WITH (fillfactor = 50, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
 COMMENT ON TABLE weir_internal.stream_state IS
@@ -159,6 +160,7 @@ COMMENT ON COLUMN weir_internal.stream_state.stream_id IS 'the stream';
 COMMENT ON COLUMN weir_internal.stream_state.watermark IS 'all rows with an event time below it have been applied; NULL: none yet';
 COMMENT ON COLUMN weir_internal.stream_state.seek_generation IS 'grows with each seek; a batch begun under another is void';
 COMMENT ON COLUMN weir_internal.stream_state.seek_to IS 'position asked for by weir.seek() and not resolved to offsets yet; NULL: none';
+COMMENT ON COLUMN weir_internal.stream_state.seek_forward IS 'seek_to keeps what is in state and target: no partition is resolved to below its applied offset';
 COMMENT ON COLUMN weir_internal.stream_state.seek_floor IS
 'since the last seek: windows that start before it are incomplete and are not emitted; NULL with seek_to: to be found from the first rows read';
 

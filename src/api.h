@@ -13,6 +13,7 @@
 
 #include "catalog.h"
 #include "options.h"
+#include "stream.h"
 
 /* Arguments; ERROR 22004 when NULL and what is given. */
 extern char *api_text_arg(FunctionCallInfo fcinfo, int n, const char *what);
@@ -50,6 +51,15 @@ extern void api_check_stream_owner(const StreamDef *stream);
 
 /* Run one DDL command as the current user. */
 extern void api_execute(const char *sql);
+
+/* Schema-qualified and quoted; NULL when the relation is gone. */
+extern char *api_qualified_name(Oid relid);
+
+/*
+ * Analyze and compile a stream as its worker does: as the owner, under the
+ * captured settings.  The name of the segment's view is a placeholder.
+ */
+extern StreamStatements *api_compile(const StreamDef *def, StreamPlan **plan);
 
 /* Warn when the server has too few worker slots for what is defined. */
 extern void api_warn_worker_slots(void);

@@ -284,6 +284,43 @@ api_execute(const char *sql)
 		elog(ERROR, "SPI_finish failed: %s", SPI_result_code_string(rc));
 }
 
+char *
+api_qualified_name(Oid relid)
+{
+	char	   *name = OidIsValid(relid) ? get_rel_name(relid) : NULL;
+
+	if (name == NULL)
+		return NULL;
+	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
+									  name);
+}
+
+StreamStatements *
+api_compile(const StreamDef *def, StreamPlan **plan)
+{
+	StreamOptions options = {
+		.emit_on_close = def->emit_on_close,
+		.allowed_lateness = def->allowed_lateness,
+		.key = def->option_key
+	};
+	char	   *target = api_qualified_name(def->target);
+	StreamStatements *statements;
+	UserContext save;
+
+	if (target == NULL)
+		ereport(ERROR,
+				errcode(ERRCODE_UNDEFINED_TABLE),
+				errmsg("target of stream \"%s\" has been dropped", def->name),
+				errhint("Drop the stream and make it anew."));
+	catalog_enter_user(&save, def->owner, &def->settings);
+	*plan = stream_analyze(def->query, &options);
+	statements = stream_compile(*plan, &options,
+								WEIR_INTERNAL_SCHEMA ".segment",
+								api_qualified_name(def->state), target);
+	catalog_leave_user(&save);
+	return statements;
+}
+
 /*
  * A launcher, a manager for this database, a worker for each source and
  * stream; other databases and parallel query come on top, so this is the

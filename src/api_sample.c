@@ -3,17 +3,63 @@
  * api_sample.c
  *	  Looking at payloads: weir.sample() and weir.dead_letter_text().
  *
+ * sample() is the one function that talks to a broker itself.  It opens a
+ * client with the caller's user mapping, starts every partition n records
+ * before its end, reads up to the ends, and returns the newest n by Kafka
+ * timestamp.  The client lives in a memory context of its own and is closed
+ * with it, on errors as well.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "fmgr.h"
+#include "foreign/foreign.h"
+#include "funcapi.h"
+#include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/latch.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
 
+#include "api.h"
+#include "compat.h"
+#include "fdw.h"
+#include "kafka.h"
 #include "settings.h"
 
+PG_FUNCTION_INFO_V1(weir_sample);
 PG_FUNCTION_INFO_V1(weir_dead_letter_text);
+
+/* How long the broker may take, for a request and for the records. */
+#define SAMPLE_TIMEOUT_MS 10000
+#define SAMPLE_BATCH 100
+#define SAMPLE_MAX 10000
+
+/* A record, copied. */
+typedef struct SampleRecord
+{
+	int32		partition;
+	int64		offset;
+	int64		timestamp_ms;	/* -1: none */
+	bytea	   *key;			/* NULL: none */
+	bytea	   *payload;		/* NULL: tombstone */
+} SampleRecord;
+
+typedef struct Sample
+{
+	KafkaClient *client;
+	int			n;				/* how many are wanted */
+	int			npartitions;
+	int64	   *ends;			/* by partition */
+	bool	   *done;
+	int			reading;		/* partitions that are not done */
+	SampleRecord *records;
+	int			nrecords;
+	int			size;			/* of records */
+} Sample;
 
 /*
  * Bytes as text: themselves when they are UTF-8 without NUL, else in the
@@ -36,4 +82,272 @@ weir_dead_letter_text(PG_FUNCTION_ARGS)
 {
 	weir_require_preload();
 	return payload_text(PG_GETARG_BYTEA_PP(0));
+}
+
+static bytea *
+copy_bytes(const void *data, size_t len)
+{
+	bytea	   *copy;
+
+	if (data == NULL)
+		return NULL;
+	copy = palloc(VARHDRSZ + len);
+	SET_VARSIZE(copy, VARHDRSZ + len);
+	memcpy(VARDATA(copy), data, len);
+	return copy;
+}
+
+/* Newest first; ties by partition and offset, so that the order is stable. */
+static int
+compare_records(const void *a, const void *b)
+{
+	const SampleRecord *ra = a;
+	const SampleRecord *rb = b;
+
+	if (ra->timestamp_ms != rb->timestamp_ms)
+		return ra->timestamp_ms > rb->timestamp_ms ? -1 : 1;
+	if (ra->partition != rb->partition)
+		return ra->partition < rb->partition ? -1 : 1;
+	return ra->offset > rb->offset ? -1 : 1;
+}
+
+static void
+raise_kafka_error(const KafkaError *error)
+{
+	ereport(ERROR,
+			errcode(error->sqlerrcode),
+			errmsg("%s", error->message),
+			error->hint[0] ? errhint("%s", error->hint) : 0);
+}
+
+static const KafkaAnswer *
+ask(Sample *sample, KafkaRequestKind kind)
+{
+	const KafkaAnswer *answer = kafka_request_wait(sample->client, kind,
+												   sample->npartitions, 0,
+												   SAMPLE_TIMEOUT_MS);
+
+	if (answer->error.class != KAFKA_OK)
+		raise_kafka_error(&answer->error);
+	return answer;
+}
+
+/* Learn the ends and begin to fetch shortly before them. */
+static void
+start_partitions(Sample *sample)
+{
+	const KafkaAnswer *answer;
+	int64	   *lows;
+	Size		size;
+
+	sample->npartitions = ask(sample, KAFKA_REQUEST_METADATA)->partitions;
+	size = sizeof(int64) * sample->npartitions;
+	sample->ends = palloc(size);
+	sample->done = palloc0(sizeof(bool) * sample->npartitions);
+	lows = palloc(size);
+	answer = ask(sample, KAFKA_REQUEST_LOW);
+	memcpy(lows, answer->offsets, size);
+	answer = ask(sample, KAFKA_REQUEST_END);
+	memcpy(sample->ends, answer->offsets, size);
+
+	for (int p = 0; p < sample->npartitions; p++)
+	{
+		if (sample->ends[p] <= lows[p])
+		{
+			sample->done[p] = true;
+			continue;
+		}
+		kafka_start(sample->client, p,
+					Max(lows[p], sample->ends[p] - sample->n));
+		sample->reading++;
+	}
+}
+
+static void
+partition_done(Sample *sample, int32 partition)
+{
+	if (sample->done[partition])
+		return;
+	sample->done[partition] = true;
+	sample->reading--;
+	kafka_stop(sample->client, partition);
+}
+
+static void
+keep_record(Sample *sample, const KafkaMessage *message)
+{
+	SampleRecord *record;
+
+	if (sample->nrecords == sample->size)
+	{
+		sample->size = Max(64, sample->size * 2);
+		sample->records = sample->records ?
+			repalloc(sample->records, sizeof(SampleRecord) * sample->size) :
+			palloc(sizeof(SampleRecord) * sample->size);
+	}
+	record = &sample->records[sample->nrecords++];
+	record->partition = message->partition;
+	record->offset = message->offset;
+	record->timestamp_ms = message->timestamp_ms;
+	record->key = copy_bytes(message->key, message->key_len);
+	record->payload = copy_bytes(message->payload, message->payload_len);
+}
+
+static void
+take_message(Sample *sample, const KafkaMessage *message)
+{
+	if (message->partition < 0 || message->partition >= sample->npartitions)
+		return;
+	switch (message->kind)
+	{
+		case KAFKA_PARTITION_ERROR:
+			raise_kafka_error(kafka_last_error(sample->client));
+			break;
+		case KAFKA_PARTITION_EOF:
+			partition_done(sample, message->partition);
+			break;
+		case KAFKA_RECORD:
+			if (sample->done[message->partition])
+				break;
+			if (message->offset < sample->ends[message->partition])
+				keep_record(sample, message);
+			if (message->offset >= sample->ends[message->partition] - 1)
+				partition_done(sample, message->partition);
+			break;
+	}
+}
+
+/* Read until every partition has come to its end, or time is up. */
+static void
+read_records(Sample *sample)
+{
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													   SAMPLE_TIMEOUT_MS);
+
+	while (sample->reading > 0)
+	{
+		KafkaMessage *messages;
+		bool		pending;
+		int			got;
+
+		CHECK_FOR_INTERRUPTS();
+		(void) kafka_service(sample->client);
+		got = kafka_consume(sample->client, &messages, SAMPLE_BATCH,
+							&pending);
+		for (int i = 0; i < got; i++)
+			take_message(sample, &messages[i]);
+		kafka_release(sample->client);
+		if (got > 0 || pending)
+			continue;
+		if (GetCurrentTimestamp() >= deadline)
+		{
+			const KafkaError *error = kafka_last_error(sample->client);
+
+			if (error->class != KAFKA_OK)
+				raise_kafka_error(error);
+			ereport(ERROR,
+					errcode(ERRCODE_CONNECTION_FAILURE),
+					errmsg("the broker sent no records within %d seconds",
+						   SAMPLE_TIMEOUT_MS / 1000));
+		}
+		(void) WaitLatchOrSocket(MyLatch, WL_LATCH_SET | WL_TIMEOUT |
+								 WL_SOCKET_READABLE | WL_EXIT_ON_PM_DEATH,
+								 kafka_message_fd(sample->client), 100,
+								 PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+}
+
+static void
+open_client(Sample *sample, const char *server_name, const char *topic,
+			MemoryContext cxt)
+{
+	ForeignServer *server = GetForeignServerByName(server_name, false);
+	KafkaConfig config = {0};
+	AclResult	acl;
+
+	if (strcmp(GetForeignDataWrapper(server->fdwid)->fdwname,
+			   "weir_kafka") != 0)
+		ereport(ERROR,
+				errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				errmsg("server \"%s\" is not a Kafka server", server_name),
+				errhint("Use a server of the foreign data wrapper \"weir_kafka\"."));
+	acl = compat_server_aclcheck(server->serverid, GetUserId(), ACL_USAGE);
+	if (acl != ACLCHECK_OK)
+		aclcheck_error(acl, OBJECT_FOREIGN_SERVER, server_name);
+
+	config.server_name = server_name;
+	config.topic = topic;
+	config.client_id = "weir sample";
+	config.options = fdw_kafka_options(server->serverid, GetUserId());
+	config.memory_limit = (int64) weir_ingest_memory * 1024;
+	config.fetch_message_max_bytes = weir_fetch_message_max_bytes;
+	config.max_message_bytes = (int64) weir_max_message_bytes * 1024;
+	config.log_level = weir_kafka_log_level;
+	sample->client = kafka_open(&config, cxt);
+}
+
+static void
+return_records(const Sample *sample, ReturnSetInfo *result)
+{
+	for (int i = 0; i < sample->nrecords && i < sample->n; i++)
+	{
+		SampleRecord *record = &sample->records[i];
+		Datum		values[5] = {0};
+		bool		nulls[5] = {false, false, true, true, true};
+
+		values[0] = Int32GetDatum(record->partition);
+		values[1] = Int64GetDatum(record->offset);
+		if (record->timestamp_ms >= 0)
+		{
+			values[2] = TimestampTzGetDatum(record->timestamp_ms * 1000 -
+											(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY);
+			nulls[2] = false;
+		}
+		if (record->key)
+		{
+			values[3] = PointerGetDatum(record->key);
+			nulls[3] = false;
+		}
+		if (record->payload)
+		{
+			values[4] = payload_text(record->payload);
+			nulls[4] = false;
+		}
+		tuplestore_putvalues(result->setResult, result->setDesc, values,
+							 nulls);
+	}
+}
+
+Datum
+weir_sample(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	Sample		sample = {0};
+	MemoryContext cxt;
+	char	   *server;
+	char	   *topic;
+
+	weir_require_preload();
+	server = api_text_arg(fcinfo, 0, "server");
+	topic = api_text_arg(fcinfo, 1, "topic");
+	sample.n = PG_ARGISNULL(2) ? 10 : PG_GETARG_INT32(2);
+	if (sample.n < 1 || sample.n > SAMPLE_MAX)
+		ereport(ERROR,
+				errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				errmsg("\"n\" must be between 1 and %d", SAMPLE_MAX));
+	InitMaterializedSRF(fcinfo, 0);
+
+	cxt = AllocSetContextCreate(CurrentMemoryContext, "weir sample",
+								ALLOCSET_DEFAULT_SIZES);
+	open_client(&sample, server, topic, cxt);
+	start_partitions(&sample);
+	read_records(&sample);
+	kafka_close(sample.client);
+	if (sample.nrecords > 0)
+		qsort(sample.records, sample.nrecords, sizeof(SampleRecord),
+			  compare_records);
+	return_records(&sample, result);
+	MemoryContextDelete(cxt);
+	return (Datum) 0;
 }

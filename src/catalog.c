@@ -392,7 +392,12 @@ read_source(const CatalogAccess *access, uint64 row)
 #define SELECT_STREAM \
 	"SELECT m.stream_id, m.name, m.owner::oid, m.source_id," \
 	"  s.relation::oid, m.query, m.target::oid, m.target_created," \
-	"  m.state::oid, m.key_columns::text[], m.emit = 'on_close', " \
+	"  m.state::oid, m.key_columns::text[]," \
+	"  CASE jsonb_typeof(m.options -> 'key')" \
+	"	WHEN 'array' THEN ARRAY(" \
+	"	  SELECT jsonb_array_elements_text(m.options -> 'key'))" \
+	"	WHEN 'string' THEN ARRAY[m.options ->> 'key'] END," \
+	"  m.emit = 'on_close', " \
 	MICROSECONDS("m.allowed_lateness") ", " \
 	"  m.late_rows = 'drop', m.on_error = 'stop', " \
 	MICROSECONDS("m.batch_interval") ", " \
@@ -447,6 +452,7 @@ read_stream(const CatalogAccess *access, uint64 row)
 	def->target_created = catalog_next_bool(&r);
 	def->state = catalog_next_oid(&r);
 	def->key_columns = next_names(&r);
+	def->option_key = next_names(&r);
 	def->emit_on_close = catalog_next_bool(&r);
 	def->allowed_lateness = catalog_next_int8(&r);
 	def->drop_late_rows = catalog_next_bool(&r);

@@ -21,6 +21,13 @@
 #include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
 
+/*
+ * A source is stopped with this when its topic or cluster is not the one it
+ * was reading; weir.seek() of a stream then accepts the new one.
+ */
+#define WEIR_SQLSTATE_IDENTITY "55W01"
+#define ERRCODE_WEIR_IDENTITY MAKE_SQLSTATE('5', '5', 'W', '0', '1')
+
 /* Schema of the tables, segments and state. */
 #define WEIR_SCHEMA "weir"
 #define WEIR_INTERNAL_SCHEMA "weir_internal"
@@ -79,6 +86,7 @@ typedef struct StreamDef
 	bool		target_created;
 	Oid			state;			/* state table; InvalidOid: none */
 	List	   *key_columns;	/* of char *, the target's key; NIL: unkeyed */
+	List	   *option_key;		/* options.key, for StreamOptions; NIL: none */
 	bool		emit_on_close;
 	int64		allowed_lateness;	/* us */
 	bool		drop_late_rows; /* else dead letters */

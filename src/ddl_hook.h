@@ -11,4 +11,10 @@
 /* From _PG_init, once. */
 extern void ddl_hook_install(void);
 
+/*
+ * Run one DDL command as the current user, past the checks of the hook: for
+ * weir's own commands on sources and state tables.
+ */
+extern void ddl_hook_execute(const char *sql);
+
 #endif							/* WEIR_DDL_HOOK_H */

@@ -60,6 +60,7 @@
 #include "compat.h"
 #include "fdw.h"
 #include "ingest.h"
+#include "ingest_decode_path.h"
 #include "kafka.h"
 #include "options.h"
 #include "settings.h"
@@ -139,20 +140,12 @@ static void
 check_column_option(const char *name, const char *value)
 {
 	static const char *const names[] = {"path", "epoch"};
-	static const char *const units[] = {"s", "ms", "us", "ns", NULL};
-	int			errpos;
+	int			nsteps;
 
 	if (strcmp(name, "path") == 0)
-	{
-		if (!path_check(value, &errpos))
-			ereport(ERROR,
-					errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					errmsg("invalid path \"%s\"", value),
-					errdetail("It goes wrong at \"%s\".", value + errpos),
-					errhint("A path is $, then any number of .name, .\"any name\", ['name'] or [index from 0]."));
-	}
+		(void) column_path_parse(value, &nsteps);
 	else if (strcmp(name, "epoch") == 0)
-		(void) options_choice(value, units, "epoch");
+		(void) column_epoch_parse(value);
 	else
 	{
 		const char *near = options_nearest(name, names, lengthof(names));

@@ -144,7 +144,7 @@ wrong_type(const char *key, const char *expected)
 {
 	ereport(ERROR,
 			errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			errmsg("option \"%s\" must be %s", key, expected));
+			errmsg("\"%s\" must be %s", key, expected));
 }
 
 char *
@@ -186,7 +186,7 @@ options_number(Jsonb *options, const char *key, double dflt, double min,
 	if (!(result >= min && result <= max))
 		ereport(ERROR,
 				errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				errmsg("option \"%s\" must be between %g and %g", key, min,
+				errmsg("\"%s\" must be between %g and %g", key, min,
 					   max));
 	return result;
 }
@@ -213,7 +213,7 @@ options_count(Jsonb *options, const char *key, int64 dflt, int64 min,
 										 NumericGetDatum(int64_to_numeric(max)))))
 		ereport(ERROR,
 				errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				errmsg("option \"%s\" must be between " INT64_FORMAT " and " INT64_FORMAT,
+				errmsg("\"%s\" must be between " INT64_FORMAT " and " INT64_FORMAT,
 					   key, min, max));
 	return DatumGetInt64(DirectFunctionCall1(numeric_int8, given));
 }
@@ -235,7 +235,7 @@ options_size(Jsonb *options, const char *key, int64 dflt)
 	if (result < 1)
 		ereport(ERROR,
 				errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				errmsg("option \"%s\" must be positive", key));
+				errmsg("\"%s\" must be positive", key));
 	return result;
 }
 
@@ -466,72 +466,4 @@ position_parse(const char *text, const char *what)
 		position->text = portable_timestamp(position->time);
 	}
 	return position;
-}
-
-/*
- * Paths
- */
-
-static bool
-path_name_char(unsigned char c, bool first)
-{
-	return isalpha(c) || c == '_' || c >= 0x80 ||
-		(!first && (isdigit(c) || c == '$'));
-}
-
-/* Past a quoted name, \ escaping the next character; NULL when unclosed. */
-static const char *
-skip_quoted(const char *p)
-{
-	char		quote = *p++;
-
-	for (; *p && *p != quote; p++)
-		if (*p == '\\' && p[1] != '\0')
-			p++;
-	return *p == quote ? p + 1 : NULL;
-}
-
-bool
-path_check(const char *path, int *errpos)
-{
-	const char *p = path;
-	const char *step = path;
-
-	if (*p++ != '$')
-		goto bad;
-	while (*p)
-	{
-		step = p;
-		if (p[0] == '.' && p[1] == '"')
-		{
-			if ((p = skip_quoted(p + 1)) == NULL)
-				goto bad;
-		}
-		else if (p[0] == '.' && path_name_char(p[1], true))
-		{
-			for (p++; path_name_char(*p, false); p++)
-				;
-		}
-		else if (p[0] == '[' && p[1] == '\'')
-		{
-			if ((p = skip_quoted(p + 1)) == NULL || *p++ != ']')
-				goto bad;
-		}
-		else if (p[0] == '[' && isdigit((unsigned char) p[1]))
-		{
-			const char *digits = ++p;
-
-			while (isdigit((unsigned char) *p))
-				p++;
-			if (p - digits > 9 || *p++ != ']')
-				goto bad;
-		}
-		else
-			goto bad;
-	}
-	return true;
-
-bad:
-	*errpos = step - path;
-	return false;
 }

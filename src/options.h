@@ -102,10 +102,4 @@ typedef struct Position
  */
 extern Position *position_parse(const char *text, const char *what);
 
-/*
- * Check a column's path ($, .name, ."any name", ['name'], [n]); false with
- * the byte where it goes wrong.
- */
-extern bool path_check(const char *path, int *errpos);
-
 #endif							/* WEIR_OPTIONS_H */

@@ -1,0 +1,272 @@
+/*-------------------------------------------------------------------------
+ *
+ * api_wait.c
+ *	  weir.wait_for(): wait until a stream has applied all there is.
+ *
+ * "All" is what stood in Kafka at the call, up to the last stable offset of
+ * each partition.  Only the broker knows, so the source's ingest worker is
+ * asked (slot.ends_asked) and answers with end_asked a partition under
+ * ends_generation.  After that the stream's committed progress is read again
+ * and again until it has come that far, and until the advances recorded
+ * before the call have been applied, too.  A source that is not served for a
+ * while (restart, broker down) is asked again when it is back.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/latch.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "api.h"
+#include "catalog_spi.h"
+#include "settings.h"
+#include "worker.h"
+
+PG_FUNCTION_INFO_V1(weir_wait_for);
+
+/* Between two looks at the progress; it is committed in micro-batches. */
+#define POLL_MS 20
+
+typedef struct Wait
+{
+	StreamDef  *def;
+	int64		last_advance;	/* newest recorded before the call; 0: none */
+	TimestampTz deadline;
+	uint64		asked;			/* generation of the question; 0: not asked */
+	int			npartitions;	/* 0: no answer yet */
+	int64	   *ends;
+	int			behind;			/* partitions */
+	int64		lag;			/* records */
+} Wait;
+
+static void
+not_now(const char *name, const char *why, const char *hint)
+{
+	ereport(ERROR,
+			errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			errmsg("cannot wait for stream \"%s\": %s", name, why),
+			errhint("%s", hint));
+}
+
+/* Refuse what would never end. */
+static void
+check_progresses(const StreamDef *def)
+{
+	SourceDef  *source = catalog_source_by_id(def->source_id, false);
+
+	if (def->paused)
+		not_now(def->name, "it is paused", "Use weir.resume().");
+	if (def->failed_message)
+		ereport(ERROR,
+				errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				errmsg("cannot wait for stream \"%s\": it has failed",
+					   def->name),
+				errdetail("%s", def->failed_message),
+				errhint("Repair the cause, then use weir.resume()."));
+	if (source->paused)
+		not_now(def->name, "its source is paused", "Use weir.resume().");
+	if (source->stopped_message)
+		ereport(ERROR,
+				errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				errmsg("cannot wait for stream \"%s\": its source is stopped",
+					   def->name),
+				errdetail("%s", source->stopped_message),
+				errhint("Repair the cause, then use weir.resume()."));
+}
+
+/*
+ * Workers see nothing of this transaction: neither a stream made in it nor
+ * an advance or a seek.
+ */
+static void
+check_committed(Wait *wait)
+{
+	CatalogArg	id = CATALOG_INT4(wait->def->stream_id);
+	CatalogAccess access;
+	bool		own = false;
+	uint64		n;
+
+	catalog_begin(&access);
+	n = catalog_execute("SELECT xmin FROM weir_internal.stream"
+						" WHERE stream_id = $1"
+						" UNION ALL SELECT xmin FROM weir_internal.stream_state"
+						" WHERE stream_id = $1"
+						" UNION ALL SELECT xmin FROM weir_internal.advance"
+						" WHERE stream_id = $1", 1, &id);
+	for (uint64 i = 0; i < n; i++)
+	{
+		CatalogRow	r;
+		bool		isnull;
+
+		catalog_row_begin(&r, &access, i);
+		own |= TransactionIdIsCurrentTransactionId(DatumGetTransactionId(catalog_next_datum(&r, &isnull)));
+	}
+	catalog_execute("SELECT coalesce(max(advance_id), 0)"
+					" FROM weir_internal.advance WHERE stream_id = $1",
+					1, &id);
+	{
+		CatalogRow	r;
+
+		catalog_row_begin(&r, &access, 0);
+		wait->last_advance = catalog_next_int8(&r);
+	}
+	catalog_end(&access);
+	if (own)
+		not_now(wait->def->name, "it was made or changed in this transaction",
+				"Commit first.");
+}
+
+/* Ask the source's ingest worker, and take its answer when it is there. */
+static void
+ask_ends(Wait *wait)
+{
+	SlotShared *slot = worker_slot_find(MyDatabaseId, wait->def->source_id, 0);
+	PartitionShared *parts;
+
+	if (slot == NULL)
+		return;
+	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+	if (wait->asked == 0 || wait->asked > slot->ends_asked)
+	{
+		/* anew as well when the slot is another's since */
+		wait->asked = ++slot->ends_asked;
+		if (slot->latch)
+			SetLatch(slot->latch);
+	}
+	else if (slot->ends_generation >= wait->asked && slot->npartitions > 0)
+	{
+		parts = worker_slot_partitions(slot);
+		wait->ends = palloc(sizeof(int64) * slot->npartitions);
+		for (int p = 0; p < slot->npartitions; p++)
+			wait->ends[p] = parts[p].end_asked;
+		wait->npartitions = slot->npartitions;
+	}
+	LWLockRelease(&slot->lock);
+}
+
+/* Look at what is committed by now. */
+static bool
+is_applied(Wait *wait)
+{
+	CatalogAccess access;
+	CatalogArg	args[] = {
+		CATALOG_INT4(wait->def->stream_id), CATALOG_INT8(wait->last_advance)
+	};
+	int64	   *missing = palloc(sizeof(int64) * wait->npartitions);
+	uint64		n;
+	bool		pending;
+
+	memcpy(missing, wait->ends, sizeof(int64) * wait->npartitions);
+	catalog_begin(&access);
+	n = catalog_execute("SELECT kafka_partition, applied_offset"
+						" FROM weir_internal.progress WHERE stream_id = $1",
+						1, args);
+	for (uint64 i = 0; i < n; i++)
+	{
+		CatalogRow	r;
+		int32		partition;
+		int64		applied;
+
+		catalog_row_begin(&r, &access, i);
+		partition = catalog_next_int4(&r);
+		applied = catalog_next_int8(&r);
+		if (partition < wait->npartitions)
+			missing[partition] = Max(wait->ends[partition] - applied, 0);
+	}
+	pending = catalog_execute("SELECT 1 FROM weir_internal.stream_state"
+							  " WHERE stream_id = $1 AND seek_to IS NOT NULL"
+							  " UNION ALL SELECT 1 FROM weir_internal.advance"
+							  " WHERE stream_id = $1 AND advance_id <= $2",
+							  lengthof(args), args) > 0;
+	catalog_end(&access);
+
+	wait->lag = 0;
+	wait->behind = 0;
+	for (int p = 0; p < wait->npartitions; p++)
+	{
+		wait->lag += missing[p];
+		wait->behind += missing[p] > 0;
+	}
+	pfree(missing);
+	return wait->behind == 0 && !pending;
+}
+
+static void
+timed_out(const Wait *wait)
+{
+	SlotShared *slot = worker_slot_find(MyDatabaseId, wait->def->source_id, 0);
+	SharedError error = {0};
+
+	if (slot)
+		worker_read_error(&slot->error, &error);
+	ereport(ERROR,
+			errcode(ERRCODE_QUERY_CANCELED),
+			errmsg("timeout while waiting for stream \"%s\"",
+				   wait->def->name),
+			wait->npartitions == 0 ?
+			errdetail("The end offsets are not known yet: %s.",
+					  error.sqlerrcode ? error.message :
+					  "the broker has not answered") :
+			wait->behind == 0 ?
+			errdetail("The lag is 0; a recorded advance of the watermark or a seek has not been applied.") :
+			errdetail("The lag is " INT64_FORMAT " records in %d partitions.",
+					  wait->lag, wait->behind),
+			errhint("weir.stat_source and weir.stat_stream show what holds it; or give a longer \"timeout\"."));
+}
+
+Datum
+weir_wait_for(PG_FUNCTION_ARGS)
+{
+	Wait		wait = {0};
+	char	   *name;
+	int64		timeout;
+	MemoryContext poll_cxt;
+
+	weir_require_preload();
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				errmsg("weir.wait_for() needs isolation level READ COMMITTED"),
+				errdetail("With an older snapshot this transaction would not see what it waited for."));
+	name = api_text_arg(fcinfo, 0, "stream");
+	if (PG_ARGISNULL(1))
+		timeout = 0;
+	else
+		timeout = options_duration(PG_GETARG_INTERVAL_P(1), "timeout");
+	wait.def = api_own_stream(name);
+	wait.deadline = PG_ARGISNULL(1) ? DT_NOEND :
+		GetCurrentTimestamp() + timeout;
+	check_committed(&wait);
+
+	poll_cxt = AllocSetContextCreate(CurrentMemoryContext, "weir wait_for",
+									 ALLOCSET_SMALL_SIZES);
+	for (;;)
+	{
+		bool		done;
+		MemoryContext old = MemoryContextSwitchTo(poll_cxt);
+
+		CHECK_FOR_INTERRUPTS();
+		wait.def = api_own_stream(name);
+		check_progresses(wait.def);
+		done = wait.npartitions > 0 && is_applied(&wait);
+		if (!done && GetCurrentTimestamp() >= wait.deadline)
+			timed_out(&wait);
+		MemoryContextSwitchTo(old);
+		if (done)
+			break;
+		if (wait.npartitions == 0)
+			ask_ends(&wait);
+		MemoryContextReset(poll_cxt);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT |
+						 WL_EXIT_ON_PM_DEATH, POLL_MS, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+	PG_RETURN_VOID();
+}
