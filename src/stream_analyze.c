@@ -418,6 +418,8 @@ make_key(Query *query, StreamPlan *plan, Node *expr)
 	StreamParts *parts = stream_parts(plan);
 	StreamKey  *key = palloc0(sizeof(StreamKey));
 	Var		   *var;
+	int			number = 1;
+	ListCell   *lc;
 
 	key->expr = expr;
 	key->flat = compat_flatten_aliases(query, copyObject(expr));
@@ -431,7 +433,9 @@ make_key(Query *query, StreamPlan *plan, Node *expr)
 		key->column = var->varattno == 1 ? "window_start" : "window_end";
 		return key;
 	}
-	key->column = psprintf("k%d", list_length(parts->keys) + 1);
+	foreach(lc, parts->keys)
+		number += ((StreamKey *) lfirst(lc))->is_window ? 0 : 1;
+	key->column = psprintf("k%d", number);
 	if (!OidIsValid(lookup_type_cache(key->type,
 									  TYPECACHE_BTREE_OPFAMILY)->btree_opf) ||
 		get_typtype(key->type) == TYPTYPE_PSEUDO)

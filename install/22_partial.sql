@@ -1,0 +1,51 @@
+-- Helpers of compiled statements: partial states that PostgreSQL has no SQL
+-- type or function for, and checks.
+
+-- (N, Sx, Sxx) of floats, Sxx centred, as PostgreSQL's own aggregates keep it.
+CREATE AGGREGATE weir_internal.float8_partial(double precision) (
+	SFUNC = pg_catalog.float8_accum,
+	STYPE = double precision[],
+	INITCOND = '{0,0,0}',
+	PARALLEL = SAFE
+);
+
+CREATE AGGREGATE weir_internal.float8_combine_partials(double precision[]) (
+	SFUNC = pg_catalog.float8_combine,
+	STYPE = double precision[],
+	INITCOND = '{0,0,0}',
+	PARALLEL = SAFE
+);
+
+-- Variance from count, sum and sum of squares, digit for digit PostgreSQL's.
+CREATE FUNCTION weir_internal.numeric_variance(n bigint, sx numeric,
+	sxx numeric, sample boolean)
+RETURNS numeric
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+	WHEN n <= CASE WHEN sample THEN 1 ELSE 0 END THEN NULL
+	WHEN n * sxx - sx * sx <= 0 THEN 0
+	ELSE (n * sxx - sx * sx) /
+		(n::numeric * (n - CASE WHEN sample THEN 1 ELSE 0 END))
+END;
+
+CREATE FUNCTION weir_internal.numeric_stddev(n bigint, sx numeric,
+	sxx numeric, sample boolean)
+RETURNS numeric
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT CASE
+		WHEN v = 'NaN' THEN v
+		ELSE round(sqrt(round(v, scale(v) + 20)), scale(v))
+	END
+	FROM (SELECT weir_internal.numeric_variance(n, sx, sxx, sample)) AS q (v);
+END;
+
+-- A volatile function in HAVING is not moved below the grouping, so it is
+-- called once a group.
+CREATE FUNCTION weir_internal.key_fits(VARIADIC keys "any")
+RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'weir_key_fits';
+
+COMMENT ON FUNCTION weir_internal.key_fits("any") IS
+'true; raises 54000 when the keys are too large together for a btree index';

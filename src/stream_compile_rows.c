@@ -1,0 +1,215 @@
+/*-------------------------------------------------------------------------
+ *
+ * stream_compile_rows.c
+ *	  Parts of a row stream -> its SQL texts.
+ *
+ * Without a key, rows are inserted as they come out of the row stage.
+ *
+ * With options.key the target has one row a key: the last one, in an order
+ * that does not depend on how partitions happen to interleave.  In a partition
+ * the last row of a key is the one with the greatest offset.  Between
+ * partitions the one wins whose greatest kafka_timestamp for the key is the
+ * latest, then the greater partition.  (Where timestamps grow with offsets,
+ * that is the timestamp of the last row itself.)  Hence:
+ *
+ *	 K1	 what wins is a function of the set of rows applied, not of batches:
+ *		 both comparisons are of maxima over that set
+ *	 K2	 when rows of partition p arrive, the winner stays or becomes p, since
+ *		 p's greatest timestamp only grows.  So only the winner's partition and
+ *		 timestamp need to be kept, and the row to write is in the batch
+ *
+ * The state table holds those, a row a key.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/builtins.h"
+
+#include "stream_compile.h"
+
+char *
+stream_culprits_text(const CompileContext *c)
+{
+	return psprintf("SELECT v.kafka_partition, v.kafka_offset, v.kafka_timestamp,\n"
+					"\tv.kafka_key, %s AS staged_row\n"
+					"FROM %s AS v\n"
+					"WHERE v.tid = ANY ($6)\n"
+					"ORDER BY v.kafka_partition, v.kafka_offset",
+					STREAM_STAGED_ROW("v"), c->segment_view);
+}
+
+static char *
+compile_insert(const CompileContext *c, bool without)
+{
+	StringInfoData buf;
+	char	   *columns = stream_column_list(stream_output_names(c->plan), "");
+
+	initStringInfo(&buf);
+	stream_add_src(&buf, c, without);
+	stream_add_row_stage(&buf, c, ROW_STAGE_ROWS);
+	appendStringInfo(&buf,
+					 ",\n"
+					 "written AS (\n"
+					 "\tINSERT INTO %s (%s)\n"
+					 "\tSELECT %s\n"
+					 "\tFROM r\n"
+					 "\tRETURNING 1)\n"
+					 "SELECT count(*) AS rows, 0::bigint AS groups, count(*) AS written,\n"
+					 "\t0::bigint AS deleted, 0::bigint AS late\n"
+					 "FROM written", c->target, columns, columns);
+	return buf.data;
+}
+
+static StreamOutput *
+key_output(const StreamPlan *plan, const char *name)
+{
+	ListCell   *lc;
+
+	foreach(lc, plan->outputs)
+	{
+		if (strcmp(((StreamOutput *) lfirst(lc))->name, name) == 0)
+			return lfirst(lc);
+	}
+	elog(ERROR, "no output column \"%s\"", name);
+	return NULL;
+}
+
+/* s.k1 = l.<key> AND ..., NULLs equal. */
+static char *
+state_join(const CompileContext *c)
+{
+	StringInfoData buf;
+	int			n = 0;
+	ListCell   *lc;
+
+	initStringInfo(&buf);
+	foreach(lc, c->plan->key_columns)
+	{
+		const char *name = lfirst(lc);
+
+		n++;
+		appendStringInfo(&buf, "%s%s", n > 1 ? " AND " : "",
+						 stream_equals(key_output(c->plan, name)->type,
+									   psprintf("s.k%d", n),
+									   psprintf("l.%s",
+												quote_identifier(name)),
+									   true));
+	}
+	return buf.data;
+}
+
+static void
+add_winners(StringInfo buf, const CompileContext *c, bool without)
+{
+	char	   *keys = stream_column_list(c->plan->key_columns, "");
+	char	   *last_keys = stream_column_list(c->plan->key_columns, "l.");
+	char	   *outputs = stream_column_list(stream_output_names(c->plan), "");
+	char	   *last_outputs = stream_column_list(stream_output_names(c->plan),
+												  "l.");
+
+	stream_add_src(buf, c, without);
+	stream_add_row_stage(buf, c, ROW_STAGE_KEYED_ROWS);
+	appendStringInfo(buf,
+					 ",\n"
+					 "ranked AS MATERIALIZED (\n"
+					 "\tSELECT %s, r$partition,\n"
+					 "\t\tmax(coalesce(r$timestamp, '-infinity')) OVER p AS r$timestamp,\n"
+					 "\t\trow_number() OVER (PARTITION BY %s, r$partition ORDER BY r$offset DESC) AS r$place\n"
+					 "\tFROM r\n"
+					 "\tWINDOW p AS (PARTITION BY %s, r$partition)),\n",
+					 outputs, keys, keys);
+	appendStringInfo(buf,
+					 "last AS (\n"
+					 "\tSELECT DISTINCT ON (%s) %s, l.r$partition, e.r$timestamp,\n"
+					 "\t\ts.kafka_partition AS s$partition, s.kafka_timestamp AS s$timestamp\n"
+					 "\tFROM ranked l\n"
+					 "\t\tLEFT JOIN %s s ON %s\n"
+					 "\t\tCROSS JOIN LATERAL (SELECT CASE WHEN s.kafka_partition = l.r$partition\n"
+					 "\t\t\tTHEN greatest(l.r$timestamp, s.kafka_timestamp)\n"
+					 "\t\t\tELSE l.r$timestamp END AS r$timestamp) e\n"
+					 "\tWHERE l.r$place = 1\n"
+					 "\tORDER BY %s, e.r$timestamp DESC, l.r$partition DESC),\n",
+					 last_keys, last_outputs, c->state, state_join(c),
+					 last_keys);
+	appendStringInfoString(buf,
+						   "winner AS MATERIALIZED (\n"
+						   "\tSELECT *\n"
+						   "\tFROM last l\n"
+						   "\tWHERE l.s$partition IS NULL OR l.s$partition = l.r$partition\n"
+						   "\t\tOR (l.r$timestamp, l.r$partition) > (l.s$timestamp, l.s$partition))");
+}
+
+static char *
+compile_upsert(const CompileContext *c, bool without)
+{
+	StringInfoData buf;
+	char	   *state_keys = stream_column_list(stream_state_columns(c->plan, true),
+												"");
+	char	   *keys = stream_column_list(c->plan->key_columns, "");
+	char	   *outputs = stream_column_list(stream_output_names(c->plan), "");
+
+	initStringInfo(&buf);
+	add_winners(&buf, c, without);
+	appendStringInfo(&buf,
+					 ",\n"
+					 "merged AS (\n"
+					 "\tINSERT INTO %s AS s (%s, kafka_timestamp, kafka_partition)\n"
+					 "\tSELECT %s, r$timestamp, r$partition\n"
+					 "\tFROM winner\n"
+					 "\tORDER BY %s\n"
+					 "\tON CONFLICT (%s) DO UPDATE SET\n"
+					 "\t\tkafka_timestamp = excluded.kafka_timestamp,\n"
+					 "\t\tkafka_partition = excluded.kafka_partition\n"
+					 "\tRETURNING 1),\n",
+					 c->state, state_keys, keys, keys, state_keys);
+	appendStringInfo(&buf,
+					 "written AS (\n"
+					 "\tINSERT INTO %s (%s)\n"
+					 "\tSELECT %s\n"
+					 "\tFROM winner\n"
+					 "\tORDER BY %s%s\n"
+					 "\tRETURNING 1)\n",
+					 c->target, outputs, outputs, keys,
+					 stream_on_conflict(c->plan));
+	appendStringInfoString(&buf,
+						   "SELECT (SELECT count(*) FROM ranked) AS rows,\n"
+						   "\t(SELECT count(*) FROM merged) AS groups,\n"
+						   "\t(SELECT count(*) FROM written) AS written,\n"
+						   "\t0::bigint AS deleted, 0::bigint AS late");
+	return buf.data;
+}
+
+static char *
+compile_probe(const CompileContext *c)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	stream_add_src(&buf, c, true);
+	appendStringInfo(&buf, ",\nr AS MATERIALIZED (\n%s)\nSELECT count(*)",
+					 stream_row_stage(c->plan, ROW_STAGE_ROWS));
+	if (c->plan->key_columns != NIL)
+		appendStringInfo(&buf, " FILTER (WHERE weir_internal.key_fits(%s))",
+						 stream_column_list(c->plan->key_columns, ""));
+	appendStringInfoString(&buf, "\nFROM r");
+	return buf.data;
+}
+
+void
+stream_compile_rows(const CompileContext *c, StreamStatements *st)
+{
+	if (c->plan->key_columns == NIL)
+	{
+		st->apply = compile_insert(c, false);
+		st->apply_without = compile_insert(c, true);
+		st->clear_target = psprintf("TRUNCATE %s", c->target);
+	}
+	else
+	{
+		st->apply = compile_upsert(c, false);
+		st->apply_without = compile_upsert(c, true);
+		st->clear_state = psprintf("DELETE FROM %s", c->state);
+	}
+	st->probe = compile_probe(c);
+}

@@ -1,0 +1,248 @@
+/*-------------------------------------------------------------------------
+ *
+ * stream_explain.c
+ *	  What a query compiles to, for people and for tests; the check of keys.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/detoast.h"
+#include "access/heaptoast.h"
+#include "access/toast_internals.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/timestamp.h"
+
+#include "stream_internal.h"
+
+#define DEFAULT_FILLFACTOR 70
+
+/*
+ * Three items must fit on a page of a btree: less than what it allows, for
+ * the item's header, NULL bitmap, two timestamps and alignment.
+ */
+#define KEY_LIMIT ((Size) BLCKSZ / 3 - 64)
+
+PG_FUNCTION_INFO_V1(weir_compile_query);
+PG_FUNCTION_INFO_V1(weir_check_target);
+PG_FUNCTION_INFO_V1(weir_key_fits);
+
+static List *
+add_step(List *steps, const char *step, const char *purpose,
+		 const char *statement)
+{
+	StreamStep *new;
+
+	if (statement == NULL)
+		return steps;
+	new = palloc(sizeof(StreamStep));
+	new->step = step;
+	new->purpose = purpose;
+	new->statement = statement;
+	return lappend(steps, new);
+}
+
+List *
+stream_steps(const StreamStatements *st)
+{
+	List	   *steps = NIL;
+
+	steps = add_step(steps, "apply", "a micro-batch: into state and target",
+					 st->apply);
+	steps = add_step(steps, "apply_without", "the same without rows that fail",
+					 st->apply_without);
+	steps = add_step(steps, "merge_state",
+					 "a micro-batch: into state only, when the target fails",
+					 st->merge_state);
+	steps = add_step(steps, "emit_touched",
+					 "the batch's groups, from state into the target",
+					 st->emit_touched);
+	steps = add_step(steps, "probe", "looks for rows that fail; writes nothing",
+					 st->probe);
+	steps = add_step(steps, "late", "rows late for a window", st->late);
+	steps = add_step(steps, "culprits", "staged rows for dead letters",
+					 st->culprits);
+	steps = add_step(steps, "close",
+					 "windows that the watermark has passed", st->close);
+	steps = add_step(steps, "close_again",
+					 "the same, writing the target again after a failure",
+					 st->close_again);
+	steps = add_step(steps, "close_discard",
+					 "a group that cannot be finalized", st->close_discard);
+	steps = add_step(steps, "open_windows", "what is open, for statistics",
+					 st->open_windows);
+	steps = add_step(steps, "oldest", "the window that closes next",
+					 st->oldest);
+	steps = add_step(steps, "clear_state", "seek: forget open windows",
+					 st->clear_state);
+	steps = add_step(steps, "clear_target", "seek: rows to be made again",
+					 st->clear_target);
+	return steps;
+}
+
+/* The source that a test names. */
+typedef struct NamedSource
+{
+	Oid			relid;
+	AttrNumber	event_time;
+} NamedSource;
+
+static bool
+is_named_source(Oid relid, AttrNumber *event_time, void *arg)
+{
+	const NamedSource *source = arg;
+
+	if (relid != source->relid)
+		return false;
+	*event_time = source->event_time;
+	return true;
+}
+
+static List *
+text_array_list(ArrayType *array)
+{
+	Datum	   *elems;
+	int			nelems;
+	List	   *list = NIL;
+
+	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &elems, NULL,
+					  &nelems);
+	for (int i = 0; i < nelems; i++)
+		list = lappend(list, TextDatumGetCString(elems[i]));
+	return list;
+}
+
+static void
+put_step(ReturnSetInfo *rsinfo, const char *step, const char *purpose,
+		 const char *statement)
+{
+	Datum		values[3];
+	bool		nulls[3] = {false, false, false};
+
+	values[0] = CStringGetTextDatum(step);
+	values[1] = CStringGetTextDatum(purpose);
+	values[2] = CStringGetTextDatum(statement);
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+Datum
+weir_compile_query(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	StreamOptions options = {0};
+	NamedSource source;
+	StreamPlan *plan;
+	char	   *state = text_to_cstring(PG_GETARG_TEXT_PP(6));
+	char	   *target = text_to_cstring(PG_GETARG_TEXT_PP(7));
+	Interval   *lateness = PG_GETARG_INTERVAL_P(4);
+	ListCell   *lc;
+
+	source.relid = PG_GETARG_OID(1);
+	source.event_time = get_attnum(source.relid, NameStr(*PG_GETARG_NAME(2)));
+	options.emit_on_close =
+		strcmp(text_to_cstring(PG_GETARG_TEXT_PP(3)), "on_close") == 0;
+	options.allowed_lateness = lateness->day * USECS_PER_DAY + lateness->time;
+	if (!PG_ARGISNULL(8))
+		options.key = text_array_list(PG_GETARG_ARRAYTYPE_P(8));
+	if (!PG_ARGISNULL(9))
+		options.windows_from = PG_GETARG_TIMESTAMPTZ(9);
+
+	InitMaterializedSRF(fcinfo, 0);
+	plan = stream_analyze_with(text_to_cstring(PG_GETARG_TEXT_PP(0)),
+							   &options, is_named_source, &source);
+	put_step(rsinfo, "query", "the query with all names qualified",
+			 stream_deparse(plan));
+	foreach(lc, stream_state_ddl(plan, state, DEFAULT_FILLFACTOR))
+		put_step(rsinfo, "state", "made with the stream", lfirst(lc));
+	foreach(lc, stream_target_ddl(plan, target, DEFAULT_FILLFACTOR))
+		put_step(rsinfo, "target", "made if missing", lfirst(lc));
+	foreach(lc, stream_steps(stream_compile(plan, &options,
+											text_to_cstring(PG_GETARG_TEXT_PP(5)),
+											state, target)))
+	{
+		StreamStep *step = lfirst(lc);
+
+		put_step(rsinfo, step->step, step->purpose, step->statement);
+	}
+	PG_RETURN_NULL();
+}
+
+Datum
+weir_check_target(PG_FUNCTION_ARGS)
+{
+	StreamOptions options = {0};
+	NamedSource source;
+
+	source.relid = PG_GETARG_OID(1);
+	source.event_time = get_attnum(source.relid, NameStr(*PG_GETARG_NAME(2)));
+	if (!PG_ARGISNULL(4))
+		options.key = text_array_list(PG_GETARG_ARRAYTYPE_P(4));
+	stream_check_target(stream_analyze_with(text_to_cstring(PG_GETARG_TEXT_PP(0)),
+											&options, is_named_source,
+											&source), PG_GETARG_OID(3));
+	PG_RETURN_VOID();
+}
+
+/*
+ * The room that a value takes in an index: as index_form_tuple, which
+ * compresses values that are large.
+ */
+static Size
+index_size(Datum value, bool typbyval, int16 typlen)
+{
+	struct varlena *detoasted;
+	Datum		compressed;
+	Size		size;
+
+	if (typbyval || typlen > 0)
+		return Max(typlen, 0);
+	if (typlen != -1)
+		return strlen(DatumGetCString(value)) + 1;
+	size = toast_raw_datum_size(value);
+	if (size <= TOAST_INDEX_TARGET)
+		return size;
+	detoasted = pg_detoast_datum((struct varlena *) DatumGetPointer(value));
+	compressed = toast_compress_datum(PointerGetDatum(detoasted),
+									  TOAST_PGLZ_COMPRESSION);
+	if (DatumGetPointer(compressed) != NULL)
+	{
+		size = VARSIZE(DatumGetPointer(compressed));
+		pfree(DatumGetPointer(compressed));
+	}
+	if ((Pointer) detoasted != DatumGetPointer(value))
+		pfree(detoasted);
+	return size;
+}
+
+/* True, or error 54000 when the arguments together do not fit an index. */
+Datum
+weir_key_fits(PG_FUNCTION_ARGS)
+{
+	Size		size = 0;
+
+	for (int i = 0; i < PG_NARGS(); i++)
+	{
+		int16		typlen;
+		bool		typbyval;
+
+		if (PG_ARGISNULL(i))
+			continue;
+		get_typlenbyval(get_fn_expr_argtype(fcinfo->flinfo, i), &typlen,
+						&typbyval);
+		size = MAXALIGN(size + index_size(PG_GETARG_DATUM(i), typbyval,
+										  typlen));
+	}
+	if (size > KEY_LIMIT)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("group key of %zu bytes is too large for an index",
+						size),
+				 errdetail("At most %zu bytes are possible.",
+						   KEY_LIMIT)));
+	PG_RETURN_BOOL(true);
+}
