@@ -767,7 +767,7 @@ sub consume
 	croak "unknown options: @{[ sort keys %opt ]}" if %opt;
 	my $bytes = run('/usr/bin/env', 'kcat', '-C', '-e', '-q', '-o',
 		'beginning', '-b', $self->{bootstrap}, '-t', $topic,
-		'-X', "isolation.level=$isolation",
+		'-X', "isolation.level=$isolation", '-X', 'fetch.wait.max.ms=20',
 		'-f', '%p\t%o\t%T\t%K\t%S\t%h\n%k%s\n');
 	my @records;
 	while ($bytes =~ /\G(\d+)\t(\d+)\t(-?\d+)\t(-?\d+)\t(-?\d+)\t(.*)\n/gc)

@@ -162,9 +162,7 @@ static const char *const broken[] = {
 static char doc[8192];
 static size_t doc_len;
 
-static void
-add(const char *fmt,...)
-			__attribute__((format(printf, 1, 2)));
+static void add(const char *fmt,...) __attribute__((format(printf, 1, 2)));
 
 static void
 add(const char *fmt,...)
@@ -187,7 +185,7 @@ prepare_languages(void)
 	for (size_t i = 0; i < lengthof(languages); i++)
 	{
 		Language   *l = &languages[i];
-		char	   *words = xstrdup(l->vocabulary);	/* kept for good */
+		char	   *words = xstrdup(l->vocabulary); /* kept for good */
 		char	   *save;
 		double		total = 0;
 

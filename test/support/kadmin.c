@@ -222,13 +222,13 @@ do_create(rd_kafka_queue_t *queue, char **args, int n)
 	int			partitions = (int) parse_int("number of partitions", args[1],
 											 1, 100000);
 	char		errstr[256];
-	rd_kafka_AdminOptions_t *options =
-		admin_options(RD_KAFKA_ADMIN_OP_CREATETOPICS);
+	rd_kafka_AdminOptions_t *options;
 	rd_kafka_NewTopic_t *new_topic;
 	rd_kafka_event_t *event;
 	const rd_kafka_topic_result_t **results;
 	size_t		count;
 
+	options = admin_options(RD_KAFKA_ADMIN_OP_CREATETOPICS);
 	new_topic = rd_kafka_NewTopic_new(topic, partitions, 1, errstr,
 									  sizeof(errstr));
 	if (new_topic == NULL)
@@ -248,7 +248,7 @@ do_create(rd_kafka_queue_t *queue, char **args, int n)
 	rd_kafka_CreateTopics(rk, &new_topic, 1, options, queue);
 	event = admin_result(queue);
 	results = rd_kafka_CreateTopics_result_topics(rd_kafka_event_CreateTopics_result(event),
-		&count);
+												  &count);
 	check_topics(results, count);
 	rd_kafka_event_destroy(event);
 	rd_kafka_NewTopic_destroy(new_topic);
@@ -259,19 +259,19 @@ do_create(rd_kafka_queue_t *queue, char **args, int n)
 static void
 do_delete(rd_kafka_queue_t *queue, char **args, int n)
 {
-	rd_kafka_AdminOptions_t *options =
-		admin_options(RD_KAFKA_ADMIN_OP_DELETETOPICS);
+	rd_kafka_AdminOptions_t *options;
 	rd_kafka_DeleteTopic_t **topics = xcalloc(n, sizeof(*topics));
 	rd_kafka_event_t *event;
 	const rd_kafka_topic_result_t **results;
 	size_t		count;
 
+	options = admin_options(RD_KAFKA_ADMIN_OP_DELETETOPICS);
 	for (int i = 0; i < n; i++)
 		topics[i] = rd_kafka_DeleteTopic_new(args[i]);
 	rd_kafka_DeleteTopics(rk, topics, n, options, queue);
 	event = admin_result(queue);
 	results = rd_kafka_DeleteTopics_result_topics(rd_kafka_event_DeleteTopics_result(event),
-		&count);
+												  &count);
 	check_topics(results, count);
 	rd_kafka_event_destroy(event);
 	rd_kafka_DeleteTopic_destroy_array(topics, n);
@@ -287,13 +287,13 @@ do_add_partitions(rd_kafka_queue_t *queue, char **args)
 	int			total = (int) parse_int("number of partitions", args[1],
 										1, 100000);
 	char		errstr[256];
-	rd_kafka_AdminOptions_t *options =
-		admin_options(RD_KAFKA_ADMIN_OP_CREATEPARTITIONS);
+	rd_kafka_AdminOptions_t *options;
 	rd_kafka_NewPartitions_t *partitions;
 	rd_kafka_event_t *event;
 	const rd_kafka_topic_result_t **results;
 	size_t		count;
 
+	options = admin_options(RD_KAFKA_ADMIN_OP_CREATEPARTITIONS);
 	partitions = rd_kafka_NewPartitions_new(args[0], total, errstr,
 											sizeof(errstr));
 	if (partitions == NULL)
@@ -301,7 +301,7 @@ do_add_partitions(rd_kafka_queue_t *queue, char **args)
 	rd_kafka_CreatePartitions(rk, &partitions, 1, options, queue);
 	event = admin_result(queue);
 	results = rd_kafka_CreatePartitions_result_topics(rd_kafka_event_CreatePartitions_result(event),
-		&count);
+													  &count);
 	check_topics(results, count);
 	rd_kafka_event_destroy(event);
 	rd_kafka_NewPartitions_destroy(partitions);
@@ -315,14 +315,14 @@ do_delete_records(rd_kafka_queue_t *queue, char **args)
 	int32_t		partition = (int32_t) parse_int("partition", args[1],
 												0, INT32_MAX);
 	int64_t		offset = parse_int("offset", args[2], -1, INT64_MAX);
-	rd_kafka_AdminOptions_t *options =
-		admin_options(RD_KAFKA_ADMIN_OP_DELETERECORDS);
-	rd_kafka_topic_partition_list_t *before =
-		rd_kafka_topic_partition_list_new(1);
+	rd_kafka_AdminOptions_t *options;
+	rd_kafka_topic_partition_list_t *before;
 	const rd_kafka_topic_partition_list_t *results;
 	rd_kafka_DeleteRecords_t *request;
 	rd_kafka_event_t *event;
 
+	options = admin_options(RD_KAFKA_ADMIN_OP_DELETERECORDS);
+	before = rd_kafka_topic_partition_list_new(1);
 	rd_kafka_topic_partition_list_add(before, args[0], partition)->offset =
 		offset < 0 ? RD_KAFKA_OFFSET_END : offset;
 	request = rd_kafka_DeleteRecords_new(before);

@@ -91,7 +91,7 @@ producer_open(const ProducerOptions *options)
 	kafka_conf_set(conf, "batch.size", "1000000");
 	kafka_conf_set(conf, "batch.num.messages", "100000");
 	kafka_conf_set(conf, "message.max.bytes", "134217728");
-	kafka_conf_set(conf, "queue.buffering.max.messages", "500000");
+	kafka_conf_set(conf, "queue.buffering.max.messages", "100000");
 	kafka_conf_set(conf, "queue.buffering.max.kbytes", "524288");
 	kafka_conf_set(conf, "enable.idempotence", "true");
 	kafka_conf_set(conf, "retry.backoff.ms", "20");
@@ -145,6 +145,9 @@ producer_partitions(Producer *producer)
 			rd_kafka_metadata_destroy(md);
 			if (!err && count > 0)
 				return count;
+			if (err == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED ||
+				err == RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION)
+				break;			/* waiting would not help */
 		}
 		rd_kafka_poll(producer->rk, 10);
 	} while (monotonic_us() < deadline);
