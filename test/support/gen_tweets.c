@@ -44,7 +44,7 @@ typedef struct Language
 
 	/* made of the vocabulary at the start */
 	const char *words[MAX_WORDS];
-	double		upto[MAX_WORDS];	/* cumulated frequency, the last is 1 */
+	double		cdf[MAX_WORDS]; /* cumulated frequency, the last is 1 */
 	int			n_words;
 } Language;
 
@@ -195,12 +195,12 @@ prepare_languages(void)
 			if (l->n_words == MAX_WORDS)
 				die("too many words");
 			total += 1.0 / (l->n_words + 2);
-			l->upto[l->n_words] = total;
+			l->cdf[l->n_words] = total;
 			l->words[l->n_words++] = w;
 		}
 		for (int w = 0; w < l->n_words; w++)
-			l->upto[w] /= total;
-		l->upto[l->n_words - 1] = 1.0;
+			l->cdf[w] /= total;
+		l->cdf[l->n_words - 1] = 1.0;
 	}
 }
 
@@ -230,7 +230,7 @@ choose_word(const Language *l, uint64_t bits)
 	{
 		int			mid = (lo + hi) / 2;
 
-		if (at < l->upto[mid])
+		if (at < l->cdf[mid])
 			hi = mid;
 		else
 			lo = mid + 1;
