@@ -9,11 +9,10 @@
  *
  * Threads.  librdkafka runs its own, and each client has a helper thread
  * (kafka_request.c).  None of them runs PostgreSQL code (I7).  librdkafka's
- * callbacks are called by rd_kafka_poll() alone, in kafka_service(), that is,
- * on the PostgreSQL thread; all the same they do no more than note down what
+ * callbacks are called by kafka_service() and kafka_consume(), that is, on
+ * the PostgreSQL thread; all the same they do no more than note down what
  * they got, with malloc, because an ERROR must not jump over librdkafka's
- * frames.  What they noted is worked through when rd_kafka_poll() has
- * returned.
+ * frames.  kafka_service() works through what they noted.
  *
  * Wake-ups.  librdkafka writes to an eventfd when a queue that was read since
  * the last write gets something new.  Therefore: drain the eventfd, then read
@@ -62,8 +61,11 @@
 static dlist_head open_clients = DLIST_STATIC_INIT(open_clients);
 static bool exit_registered = false;
 
+static const uint64 one = 1;	/* what eventfds are given */
+
 /* ----------
- * Callbacks: run inside rd_kafka_poll(), note down and return.
+ * Callbacks: run inside rd_kafka_poll() or, error_cb for some errors of a
+ * topic, rd_kafka_consume_batch_queue(); note down and return.
  * ----------
  */
 
@@ -108,15 +110,25 @@ log_cb(const rd_kafka_t *rk, int level, const char *fac, const char *buf)
 static void
 error_cb(rd_kafka_t *rk, int err, const char *reason, void *opaque)
 {
+	KafkaShared *shared = opaque;
 	char		text[512];
+	char	   *tail;
+	bool		fatal = (err == RD_KAFKA_RESP_ERR__FATAL);
 
-	if (err == RD_KAFKA_RESP_ERR__FATAL)
-	{
+	if (fatal)
 		err = rd_kafka_fatal_error(rk, text, sizeof(text));
-		note_event(opaque, false, err, true, "", text);
-	}
 	else
-		note_event(opaque, false, err, false, "", reason);
+	{
+		/* "(after 0ms in state CONNECT, ...)" would make each time news */
+		strlcpy(text, reason, sizeof(text));
+		tail = strstr(text, " (after ");
+		if (tail)
+			*tail = '\0';
+	}
+	note_event(shared, false, err, fatal, "", text);
+
+	/* kafka_service() may not be what called us */
+	(void) !write(shared->service_fd, &one, sizeof(one));
 }
 
 /* Returning 1 makes the string ours; only the latest is kept. */
@@ -281,8 +293,6 @@ open_handle(KafkaClient *client, const KafkaConfig *config)
 static void
 open_events(KafkaShared *shared)
 {
-	static const uint64 one = 1;
-
 	shared->message_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	shared->service_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	if (shared->message_fd < 0 || shared->service_fd < 0)
@@ -475,7 +485,8 @@ kafka_start(KafkaClient *client, int32 partition, int64 offset)
 	part->position = offset;
 	part->asked_end = -1;
 	part->stat_end = -1;
-	if (client->last_error.partition == partition)
+	if (client->last_error.partition == partition ||
+		client->last_error.class == KAFKA_UNKNOWN_TOPIC)
 		kafka_clear_error(client);
 }
 
@@ -490,6 +501,7 @@ kafka_stop(KafkaClient *client, int32 partition)
 	list_started(client->shared, partition, false);
 	client->parts[partition].started = false;
 	client->parts[partition].alive = false;
+	client->parts[partition].unreported = KAFKA_OK;
 }
 
 /* ----------
@@ -613,6 +625,61 @@ take_message(KafkaClient *client, rd_kafka_message_t *native,
 	return take_error(client, part, native, message);
 }
 
+/*
+ * The topic is gone, says a broker.  It may be wrong about that (it has just
+ * started), and the topic may be back at once, as another one: so every
+ * partition stops here, and the owner of the client finds out which it is.
+ */
+static void
+fail_all_partitions(KafkaClient *client, KafkaErrorClass class)
+{
+	for (int i = 0; i < client->nparts; i++)
+	{
+		KafkaPartition *part = &client->parts[i];
+
+		if (!part->started || part->failed)
+			continue;
+		part->failed = true;
+		part->unreported = class;
+		client->nunreported++;
+	}
+	/* kafka_consume() has something to give out */
+	if (client->nunreported > 0)
+		(void) !write(client->shared->message_fd, &one, sizeof(one));
+}
+
+/* Give out up to max errors that came from no message. */
+static int
+report_failed(KafkaClient *client, KafkaMessage *messages, int max)
+{
+	int			n = 0;
+
+	if (likely(client->nunreported == 0))
+		return 0;
+	client->nunreported = 0;
+	for (int i = 0; i < client->nparts; i++)
+	{
+		KafkaPartition *part = &client->parts[i];
+
+		if (part->unreported == KAFKA_OK)
+			continue;
+		if (n == max)
+		{
+			client->nunreported++;
+			continue;
+		}
+		memset(&messages[n], 0, sizeof(KafkaMessage));
+		messages[n].kind = KAFKA_PARTITION_ERROR;
+		messages[n].partition = i;
+		messages[n].offset = part->position;
+		messages[n].timestamp_ms = -1;
+		messages[n].error = part->unreported;
+		part->unreported = KAFKA_OK;
+		n++;
+	}
+	return n;
+}
+
 int
 kafka_consume(KafkaClient *client, KafkaMessage **messages, int max,
 			  bool *pending)
@@ -620,10 +687,18 @@ kafka_consume(KafkaClient *client, KafkaMessage **messages, int max,
 	KafkaShared *shared = client->shared;
 	int64		bytes = 0;
 	ssize_t		taken;
-	int			n = 0;
+	int			n;
 
 	Assert(client->nnative == 0);
 	size_batch(client, max);
+	*messages = client->messages;
+
+	n = report_failed(client, client->messages, max);
+	if (n > 0)
+	{
+		*pending = true;
+		return n;
+	}
 
 	drain(shared->message_fd);
 	/* 0: a timeout would be spent on filling the batch */
@@ -645,7 +720,6 @@ kafka_consume(KafkaClient *client, KafkaMessage **messages, int max,
 		client->average_bytes = bytes / n;
 	kafka_note_fetch(client, taken);
 
-	*messages = client->messages;
 	*pending = (taken == max);
 	return n;
 }
@@ -723,6 +797,8 @@ take_error_event(KafkaClient *client, const KafkaEvent *event)
 	}
 	else
 		kafka_fill_error(client, &error, event->code, -1, -1, event->text);
+	if (error.class == KAFKA_UNKNOWN_TOPIC || error.class == KAFKA_FATAL)
+		fail_all_partitions(client, error.class);
 	return kafka_note_error(client, &error);
 }
 

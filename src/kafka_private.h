@@ -104,7 +104,8 @@ typedef struct KafkaShared
 typedef struct KafkaPartition
 {
 	bool		started;
-	bool		failed;			/* said KAFKA_PARTITION_ERROR: drop the rest */
+	bool		failed;			/* KAFKA_PARTITION_ERROR: drop the rest */
+	KafkaErrorClass unreported; /* failed, and kafka_consume() is to say so */
 	int64		position;		/* next offset to come; -1: unknown */
 	bool		troubled;		/* an error since the last sign of life */
 	TimestampTz troubled_at;
@@ -133,6 +134,7 @@ struct KafkaClient
 
 	KafkaPartition *parts;
 	int			nparts;			/* allocated */
+	int			nunreported;	/* at least so many have to be reported */
 
 	rd_kafka_message_t **native;	/* of the batch that is out */
 	KafkaMessage *messages;

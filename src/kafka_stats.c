@@ -332,6 +332,12 @@ kafka_partition_at_end(KafkaClient *client, int32 partition,
 
 	if (part->stat_end >= 0)
 		*end_offset = part->stat_end;
+
+	/* news of an outage may be younger than the statistics */
+	if (client->last_error.partition < 0 &&
+		(client->last_error.class == KAFKA_TRANSIENT ||
+		 client->last_error.class == KAFKA_AUTHENTICATION))
+		return false;
 	return part->alive && part->stat_end >= 0 &&
 		part->position == part->stat_end;
 }

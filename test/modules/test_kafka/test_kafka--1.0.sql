@@ -68,6 +68,6 @@ AS 'MODULE_PATHNAME', 'test_kafka_option' LANGUAGE C STRICT;
 CREATE FUNCTION kafka_version()
 RETURNS text AS 'MODULE_PATHNAME', 'test_kafka_version' LANGUAGE C STRICT;
 
--- The server process's threads, open files and resident bytes.
+-- The server process's threads, sockets, pipes and eventfds, and resident bytes.
 CREATE FUNCTION kafka_process(OUT threads int, OUT fds int, OUT rss bigint)
 AS 'MODULE_PATHNAME', 'test_kafka_process' LANGUAGE C STRICT;
