@@ -90,6 +90,12 @@ compat_flatten_groups(Query *query)
 #endif
 }
 
+/* 16 has input functions that report errors without throwing them. */
+#if PG_VERSION_NUM >= 160000
+#include "nodes/miscnodes.h"
+#define WEIR_SOFT_ERRORS
+#endif
+
 /* The privileges of a range-table entry that is no longer a relation. */
 static inline void
 compat_clear_permissions(RangeTblEntry *rte)

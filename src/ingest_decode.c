@@ -610,7 +610,7 @@ decoder_decode(Decoder *decoder, const KafkaMessage *messages, int n,
 
 	error_context_stack = &context;
 	*nslots = 0;
-	value_context_init(&batch.values, decoder->utc);
+	value_context_init(&batch.values, decoder->utc, decoder->scratch);
 	if (!decoder->may_throw)
 		decode_run(&batch);
 	if (batch.next < n && !ActiveSnapshotSet())

@@ -38,6 +38,7 @@ typedef struct CheckPlan
 struct Decoder
 {
 	MemoryContext cxt;			/* all of it */
+	MemoryContext scratch;		/* of ValueContext */
 	char	   *topic;
 	char	   *relation_name;
 	TupleDesc	segment_desc;

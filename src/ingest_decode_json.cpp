@@ -59,6 +59,16 @@ constexpr size_t unused_depth = 2;
 
 constexpr uint32_t failed = 0;	/* no value ends before token 1 */
 
+struct Node;
+
+/* An entry of a node's hash table of fields; node NULL: free. */
+struct FieldEntry
+{
+	Node	   *node;
+	const uint8_t *name;
+	size_t		len;
+};
+
 struct Node
 {
 	std::string name;
@@ -68,7 +78,10 @@ struct Node
 	uint64_t	met_in = 0;		/* the document it was last met in */
 	std::vector<std::unique_ptr<Node>> fields;
 	std::vector<std::unique_ptr<Node>> elements;
-	std::vector<Node *> hashed; /* fields by hash; size a power of two */
+	std::vector<FieldEntry> hashed; /* fields; its size a power of two */
+	uint64_t	lengths = 0;	/* bit n: a field's length is n modulo 64 */
+
+	Node	   *find(const uint8_t *name, size_t len) const;
 };
 
 inline bool
@@ -104,14 +117,61 @@ hex_quad(const uint8_t *p)
 	return (a | b | c | d) < 0 ? -1 : a << 12 | b << 8 | c << 4 | d;
 }
 
-/* Keys differ in length, first or last byte, or are compared for nothing. */
+template<typename T> inline T
+load(const uint8_t *p)
+{
+	T			value;
+
+	memcpy(&value, p, sizeof(value));
+	return value;
+}
+
+/* Names differ in length, first or last byte, or are compared for nothing. */
 inline uint32_t
 hash_name(const uint8_t *name, size_t len)
 {
-	if (len == 0)
-		return 0;
-	return static_cast<uint32_t>(len) * 7 + name[0] * 31 + name[len - 1] * 3 +
-		name[len / 2] * 5;
+	uint32_t	ends = len == 0 ? 0 : name[0] | name[len - 1] << 8;
+
+	return (ends ^ static_cast<uint32_t>(len) << 16) * 2654435761u >> 16;
+}
+
+/* Names are short: the call of memcmp() would cost more than its work. */
+inline bool
+equal_names(const uint8_t *a, const uint8_t *b, size_t len)
+{
+	if (len >= 8)
+	{
+		for (size_t i = 0; i + 8 < len; i += 8)
+			if (load<uint64_t>(a + i) != load<uint64_t>(b + i))
+				return false;
+		return load<uint64_t>(a + len - 8) == load<uint64_t>(b + len - 8);
+	}
+	if (len >= 4)
+		return load<uint32_t>(a) == load<uint32_t>(b) &&
+			load<uint32_t>(a + len - 4) == load<uint32_t>(b + len - 4);
+	for (size_t i = 0; i < len; i++)
+		if (a[i] != b[i])
+			return false;
+	return true;
+}
+
+/* The field of a name, or NULL. */
+inline Node *
+Node::find(const uint8_t *field_name, size_t len) const
+{
+	size_t		mask = hashed.size() - 1;
+
+	if ((lengths >> (len & 63) & 1) == 0)
+		return nullptr;
+	for (size_t slot = hash_name(field_name, len) & mask;;
+		 slot = (slot + 1) & mask)
+	{
+		const FieldEntry &entry = hashed[slot];
+
+		if (entry.node == nullptr ||
+			(entry.len == len && equal_names(entry.name, field_name, len)))
+			return entry.node;
+	}
 }
 
 /* Is text[0 .. end) a string's inside with well-formed escapes? */
@@ -231,6 +291,7 @@ private:
 	uint32_t	skip(uint32_t i);
 	uint32_t	unwanted(uint32_t i);
 	bool		field(const Node *node, uint32_t i, Node **child);
+	bool		escapes(const uint8_t *end);
 	bool		string(uint32_t i, DocValue *out);
 	void		collect_captures(Node *node);
 	void		hash_fields(Node *node);
@@ -271,6 +332,23 @@ private:
 };
 
 /*
+ * Check the escapes of a string up to end, the first of which is at
+ * backslash_, and look for the next one.
+ */
+bool
+DocReader::escapes(const uint8_t *end)
+{
+	const uint8_t *stop = document_ + length_;
+	const void *next;
+
+	if (!escapes_valid(backslash_, end))
+		return false;
+	next = memchr(end, '\\', stop - end);
+	backslash_ = next != nullptr ? static_cast<const uint8_t *>(next) : stop;
+	return true;
+}
+
+/*
  * Check the string at token i; with out, say where it is.
  */
 inline bool
@@ -278,25 +356,15 @@ DocReader::string(uint32_t i, DocValue *out)
 {
 	const uint8_t *text = document_ + tokens_[i] + 1;
 	const uint8_t *end = document_ + tokens_[i + 1];
-	bool		escaped = false;
+	bool		escaped = backslash_ < end;
 
-	if (backslash_ >= end && out == nullptr)
+	if (out == nullptr && !escaped)
 		return true;
 	do
 		end--;
 	while (is_space(*end));
-	if (backslash_ < end)
-	{
-		const uint8_t *stop = document_ + length_;
-
-		escaped = backslash_ >= text;
-		if (!escapes_valid(backslash_, end))
-			return false;
-		backslash_ = static_cast<const uint8_t *>(memchr(end, '\\',
-														 stop - end));
-		if (backslash_ == nullptr)
-			backslash_ = stop;
-	}
+	if (escaped && !escapes(end))
+		return false;
 	if (out != nullptr)
 	{
 		out->kind = DOC_STRING;
@@ -444,7 +512,6 @@ DocReader::field(const Node *node, uint32_t i, Node **child)
 	DocValue	key;
 	const uint8_t *name;
 	size_t		len;
-	size_t		mask = node->hashed.size() - 1;
 
 	*child = nullptr;
 	if (!string(i, &key))
@@ -460,19 +527,8 @@ DocReader::field(const Node *node, uint32_t i, Node **child)
 			return true;		/* no name in PostgreSQL can equal it */
 		name = key_.data();
 	}
-	for (size_t slot = hash_name(name, len) & mask;; slot = (slot + 1) & mask)
-	{
-		Node	   *candidate = node->hashed[slot];
-
-		if (candidate == nullptr)
-			return true;
-		if (candidate->name.size() == len &&
-			memcmp(candidate->name.data(), name, len) == 0)
-		{
-			*child = candidate;
-			return true;
-		}
-	}
+	*child = node->find(name, len);
+	return true;
 }
 
 uint32_t
@@ -487,7 +543,14 @@ DocReader::object(Node *node, uint32_t i)
 
 		if (token(i) != '"' || token(i + 1) != ':' || !field(node, i, &child))
 			return fail(i);
-		i = child != nullptr ? value(child, i + 2) : unwanted(i + 2);
+		i += 2;
+		if (child != nullptr)
+			i = value(child, i);
+		else if (token(i) == '"' &&
+				 backslash_ >= document_ + tokens_[i + 1])
+			i++;				/* a string without escapes */
+		else
+			i = unwanted(i);
 		if (i == failed)
 			return failed;
 		switch (token(i))
@@ -549,6 +612,8 @@ DocReader::value(Node *node, uint32_t i)
 			values_[n].kind = DOC_MISSING;
 	node->met_in = number_;
 
+	if (c == '"')
+		return string(i, out) ? i + 1 : fail(i);
 	if (c != '{' && c != '[')
 		return scalar(i, out);
 	if (c == '{' && !node->fields.empty())
@@ -713,16 +778,18 @@ DocReader::hash_fields(Node *node)
 
 	while (size < node->fields.size() * 4)
 		size *= 2;
-	node->hashed.assign(size, nullptr);
+	node->hashed.assign(size, FieldEntry{});
 	for (const auto &child : node->fields)
 	{
-		size_t		slot = hash_name(reinterpret_cast<const uint8_t *>
-									 (child->name.data()),
-									 child->name.size()) & (size - 1);
+		const uint8_t *name =
+			reinterpret_cast<const uint8_t *>(child->name.data());
+		size_t		len = child->name.size();
+		size_t		slot = hash_name(name, len) & (size - 1);
 
-		while (node->hashed[slot] != nullptr)
+		while (node->hashed[slot].node != nullptr)
 			slot = (slot + 1) & (size - 1);
-		node->hashed[slot] = child.get();
+		node->hashed[slot] = FieldEntry{child.get(), name, len};
+		node->lengths |= uint64_t{1} << (len & 63);
 		hash_fields(child.get());
 	}
 	for (const auto &child : node->elements)

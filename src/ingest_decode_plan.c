@@ -379,6 +379,8 @@ decoder_create(const SourceDef *source, Relation relation,
 	Bitmapset  *filter_columns = NULL;
 
 	decoder->cxt = own;
+	decoder->scratch = AllocSetContextCreate(own, "weir decoder scratch",
+											 ALLOCSET_DEFAULT_SIZES);
 	decoder->topic = pstrdup(source->topic);
 	decoder->relation_name = pstrdup(RelationGetRelationName(relation));
 	decoder->segment_desc = CreateTupleDescCopy(segment_desc);

@@ -278,19 +278,36 @@ decode_epoch(ValueType *type, const DocValue *doc, const Decimal *decimal,
 
 /* An integer as epoch, without a look at its text. */
 static inline ValueStatus
-decode_integer_epoch(ValueType *type, const DocValue *doc, ValueContext *cxt,
-					 Datum *value)
+decode_integer_epoch(ValueType *type, const DocValue *doc, int64 integer,
+					 ValueContext *cxt, Datum *value)
 {
-	Decimal		decimal;
+	Decimal		decimal = {
+		.negative = integer < 0,
+		.exact = true,
+		.digits = (uint64) (integer < 0 ? -integer : integer)
+	};
 
-	decimal.negative = doc->integer < 0;
-	decimal.exact = true;
-	decimal.exponential = false;
-	decimal.digits = (uint64) (doc->integer < 0 ?
-							   -doc->integer : doc->integer);
-	decimal.exponent = 0;
-	decimal.scale = 0;
 	return decode_epoch(type, doc, &decimal, cxt, value);
+}
+
+/* Is text nothing but 1 to 18 digits? */
+static inline bool
+plain_digits(const char *text, Size len, int64 *result)
+{
+	int64		digits = 0;
+
+	if (len < 1 || len > 18)
+		return false;
+	for (Size i = 0; i < len; i++)
+	{
+		unsigned	digit = (unsigned char) text[i] - '0';
+
+		if (digit > 9)
+			return false;
+		digits = digits * 10 + digit;
+	}
+	*result = digits;
+	return true;
 }
 
 ValueStatus
@@ -301,9 +318,10 @@ value_decode_timestamp(ValueType *type, const DocValue *doc,
 	Size		len;
 	Decimal		decimal;
 	IsoTime		iso;
+	int64		integer;
 
 	if (doc->kind == DOC_NUMBER && doc->is_integer)
-		return decode_integer_epoch(type, doc, cxt, value);
+		return decode_integer_epoch(type, doc, doc->integer, cxt, value);
 	if (doc->kind == DOC_NUMBER)
 	{
 		if (!decimal_parse(doc->text, doc->len, &decimal))
@@ -314,6 +332,8 @@ value_decode_timestamp(ValueType *type, const DocValue *doc,
 		return value_bad_syntax(cxt, type, doc);
 	if (value_string(cxt, doc, &text, &len) != VALUE_OK)
 		return VALUE_BAD;
+	if (plain_digits(text, len, &integer))
+		return decode_integer_epoch(type, doc, integer, cxt, value);
 	if (parse_iso(text, len, &iso))
 	{
 		Timestamp	result = (date2j(iso.year, iso.month, iso.day) -

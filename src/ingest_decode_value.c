@@ -38,6 +38,7 @@
 #include "nodes/makefuncs.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 #include "utils/json.h"
@@ -45,6 +46,7 @@
 #include "utils/uuid.h"
 
 #include "compat.h"
+#include "errors.h"
 #include "ingest_decode_value.h"
 
 /* Space for small values is taken in such pieces; large ones get their own. */
@@ -55,10 +57,11 @@
 #define QUOTED_BYTES 200
 
 void
-value_context_init(ValueContext *cxt, pg_tz *utc)
+value_context_init(ValueContext *cxt, pg_tz *utc, MemoryContext scratch)
 {
 	memset(cxt, 0, sizeof(*cxt));
 	cxt->utc = utc;
+	cxt->scratch = scratch;
 }
 
 void
@@ -363,7 +366,34 @@ decode_json(ValueType *type, const DocValue *doc, ValueContext *cxt,
 	return VALUE_OK;
 }
 
-/* A jsonb of prefix, the value's JSON text, and suffix; may throw. */
+/* Begin work whose garbage goes to the scratch context. */
+static inline MemoryContext
+enter_scratch(ValueContext *cxt)
+{
+	MemoryContextReset(cxt->scratch);
+	return MemoryContextSwitchTo(cxt->scratch);
+}
+
+/* End it, and keep the result. */
+static inline void
+leave_scratch(ValueContext *cxt, MemoryContext oldcontext,
+			  const ValueType *type, Datum *value)
+{
+	MemoryContextSwitchTo(oldcontext);
+	if (!type->byval)
+	{
+		Size		size = datumGetSize(*value, false, type->len);
+		void	   *copy = value_alloc(cxt, size);
+
+		memcpy(copy, DatumGetPointer(*value), size);
+		*value = PointerGetDatum(copy);
+	}
+}
+
+/*
+ * A jsonb of prefix, the value's JSON text, and suffix; may throw, and
+ * leaves much garbage.
+ */
 static Datum
 make_jsonb(const DocValue *doc, const char *prefix, const char *suffix)
 {
@@ -372,23 +402,24 @@ make_jsonb(const DocValue *doc, const char *prefix, const char *suffix)
 	Size		len = doc->len + 2 * quoted;
 	Size		prefix_len = strlen(prefix);
 	char	   *copy = palloc(prefix_len + len + strlen(suffix) + 1);
-	Datum		result;
 
 	memcpy(copy, prefix, prefix_len);
 	memcpy(copy + prefix_len, json, len);
 	strcpy(copy + prefix_len + len, suffix);
-	result = DirectFunctionCall1(jsonb_in, CStringGetDatum(copy));
-	pfree(copy);
-	return result;
+	return DirectFunctionCall1(jsonb_in, CStringGetDatum(copy));
 }
 
 static ValueStatus
 decode_jsonb(ValueType *type, const DocValue *doc, ValueContext *cxt,
 			 Datum *value)
 {
+	MemoryContext oldcontext;
+
 	if (!cxt->may_throw)
 		return VALUE_THROWS;
+	oldcontext = enter_scratch(cxt);
 	*value = make_jsonb(doc, "", "");
+	leave_scratch(cxt, oldcontext, type, value);
 	return VALUE_OK;
 }
 
@@ -424,16 +455,39 @@ decode_bool(ValueType *type, const DocValue *doc, ValueContext *cxt,
 	return VALUE_OK;
 }
 
+/* Hexadecimal digits' values plus one; 0: none. */
+static const uint8 hex_values[256] = {
+	['0'] = 1,['1'] = 2,['2'] = 3,['3'] = 4,['4'] = 5,['5'] = 6,['6'] = 7,
+	['7'] = 8,['8'] = 9,['9'] = 10,
+	['a'] = 11,['b'] = 12,['c'] = 13,['d'] = 14,['e'] = 15,['f'] = 16,
+	['A'] = 11,['B'] = 12,['C'] = 13,['D'] = 14,['E'] = 15,['F'] = 16
+};
+
 static inline int
 hex_value(char c)
 {
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
+	return (int) hex_values[(unsigned char) c] - 1;
+}
+
+/* The usual form, 8-4-4-4-12 digits; false when it is not in it. */
+static inline bool
+uuid_canonical(const char *p, pg_uuid_t *uuid)
+{
+	static const uint8 at[UUID_LEN] = {
+		0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34
+	};
+	int			bad = 0;
+
+	for (int i = 0; i < UUID_LEN; i++)
+	{
+		int			high = hex_value(p[at[i]]);
+		int			low = hex_value(p[at[i] + 1]);
+
+		bad |= high | low;
+		uuid->data[i] = (unsigned char) (high << 4 | low);
+	}
+	return bad >= 0 && p[8] == '-' && p[13] == '-' && p[18] == '-' &&
+		p[23] == '-';
 }
 
 /* As string_to_uuid(): hyphens after any group of four, braces around. */
@@ -453,11 +507,14 @@ decode_uuid(ValueType *type, const DocValue *doc, ValueContext *cxt,
 	status = value_scalar_text(cxt, doc, &p, &len);
 	if (status != VALUE_OK)
 		return status;
+	uuid = value_alloc(cxt, sizeof(*uuid));
+	*value = UUIDPGetDatum(uuid);
+	if (len == 36 && uuid_canonical(p, uuid))
+		return VALUE_OK;
 	end = p + len;
 	braces = p < end && *p == '{';
 	if (braces)
 		p++;
-	uuid = value_alloc(cxt, sizeof(*uuid));
 	for (int i = 0; i < UUID_LEN; i++)
 	{
 		int			high = p < end ? hex_value(p[0]) : -1;
@@ -474,7 +531,6 @@ decode_uuid(ValueType *type, const DocValue *doc, ValueContext *cxt,
 		return value_bad_syntax(cxt, type, doc);
 	if (p != end)
 		return value_bad_syntax(cxt, type, doc);
-	*value = UUIDPGetDatum(uuid);
 	return VALUE_OK;
 }
 
@@ -482,64 +538,78 @@ decode_uuid(ValueType *type, const DocValue *doc, ValueContext *cxt,
  * What may throw
  */
 
-/* Call the type's input function on the value's text. */
+/* Call the type's input function on a text. */
+static ValueStatus
+call_input(ValueType *type, char *text, ValueContext *cxt, Datum *value)
+{
+#ifdef WEIR_SOFT_ERRORS
+	ErrorSaveContext soft = {T_ErrorSaveContext};
+
+	soft.details_wanted = true;
+	if (!InputFunctionCallSafe(&type->input, text, type->typioparam,
+							   type->typmod, (Node *) &soft, value))
+	{
+		char	   *message = error_text(soft.error_data);
+
+		return value_bad(cxt, soft.error_data->sqlerrcode, "%s", message);
+	}
+#else
+	*value = InputFunctionCall(&type->input, text, type->typioparam,
+							   type->typmod);
+#endif
+	return VALUE_OK;
+}
+
+/* Give the value's text to the type's input function. */
 ValueStatus
 value_call_input(ValueType *type, const DocValue *doc, ValueContext *cxt,
 				 Datum *value)
 {
+	MemoryContext oldcontext;
 	char	   *text;
+	char	   *copy;
 	Size		len;
 	ValueStatus status;
 
 	if (!cxt->may_throw)
 		return VALUE_THROWS;
+	status = value_scalar_text(cxt, doc, &text, &len);
+	if (status != VALUE_OK)
+		return status;
 	value_input_settings(cxt);
+	oldcontext = enter_scratch(cxt);
 	if (doc->kind == DOC_OBJECT || doc->kind == DOC_ARRAY)
-		text = DatumGetCString(DirectFunctionCall1(jsonb_out,
+		copy = DatumGetCString(DirectFunctionCall1(jsonb_out,
 												   make_jsonb(doc, "", "")));
 	else
 	{
-		char	   *copy;
-
-		status = value_scalar_text(cxt, doc, &text, &len);
-		if (status != VALUE_OK)
-			return status;
-		copy = value_alloc(cxt, len + 1);
+		copy = palloc(len + 1);
 		memcpy(copy, text, len);
 		copy[len] = '\0';
-		text = copy;
 	}
-#ifdef WEIR_SOFT_ERRORS
+	status = call_input(type, copy, cxt, value);
+	if (status == VALUE_OK)
+		leave_scratch(cxt, oldcontext, type, value);
+	else
 	{
-		ErrorSaveContext escontext = {T_ErrorSaveContext};
-
-		escontext.details_wanted = true;
-		if (InputFunctionCallSafe(&type->input, text, type->typioparam,
-								  type->typmod, (Node *) &escontext, value))
-			return VALUE_OK;
-		return value_bad(cxt, escontext.error_data->sqlerrcode, "%s%s%s",
-						 escontext.error_data->message,
-						 escontext.error_data->detail ? ": " : "",
-						 escontext.error_data->detail ?
-						 escontext.error_data->detail : "");
+		MemoryContextSwitchTo(oldcontext);
+		cxt->message = pstrdup(cxt->message);
 	}
-#else
-	*value = InputFunctionCall(&type->input, text, type->typioparam,
-							   type->typmod);
-	return VALUE_OK;
-#endif
+	return status;
 }
 
 static ValueStatus
 decode_populate(ValueType *type, const DocValue *doc, ValueContext *cxt,
 				Datum *value, bool *isnull)
 {
+	MemoryContext oldcontext;
 	HeapTupleData tuple;
 	HeapTupleHeader row;
 
 	if (!cxt->may_throw)
 		return VALUE_THROWS;
 	value_input_settings(cxt);
+	oldcontext = enter_scratch(cxt);
 	row = DatumGetHeapTupleHeader(FunctionCall2(&type->populate,
 												PointerGetDatum(type->populate_null),
 												make_jsonb(doc, "{\"v\":",
@@ -549,6 +619,10 @@ decode_populate(ValueType *type, const DocValue *doc, ValueContext *cxt,
 	tuple.t_tableOid = InvalidOid;
 	tuple.t_data = row;
 	*value = heap_getattr(&tuple, 1, type->populate_desc, isnull);
+	if (*isnull)
+		MemoryContextSwitchTo(oldcontext);
+	else
+		leave_scratch(cxt, oldcontext, type, value);
 	return VALUE_OK;
 }
 
@@ -600,9 +674,9 @@ decode_array(ValueType *type, const DocValue *doc, ValueContext *cxt,
 		*value = PointerGetDatum(construct_md_array(values, nulls, 1, &count,
 													&lower,
 													type->element->typid,
-													type->element_len,
-													type->element_byval,
-													type->element_align));
+													type->element->len,
+													type->element->byval,
+													type->element->align));
 	return VALUE_OK;
 }
 
@@ -759,6 +833,7 @@ value_type_compile(Oid typid, int32 typmod, EpochUnit epoch)
 	type->typmod = typmod;
 	type->epoch = epoch;
 	type->cxt = CurrentMemoryContext;
+	get_typlenbyvalalign(typid, &type->len, &type->byval, &type->align);
 	if (get_typtype(typid) == TYPTYPE_DOMAIN)
 	{
 		Oid			base;
@@ -777,8 +852,6 @@ value_type_compile(Oid typid, int32 typmod, EpochUnit epoch)
 	{
 		type->kind = VALUE_ARRAY;
 		type->element = value_type_compile(element, typmod, epoch);
-		get_typlenbyvalalign(element, &type->element_len,
-							 &type->element_byval, &type->element_align);
 		compile_populate(type);
 		if (type->element->kind == VALUE_POPULATE)
 			type->kind = VALUE_POPULATE;

@@ -16,6 +16,7 @@
 #include "fmgr.h"
 #include "ingest_decode_json.h"
 #include "pgtime.h"
+#include "utils/palloc.h"
 
 typedef enum ValueStatus
 {
@@ -65,13 +66,13 @@ typedef struct ValueType
 	ValueKind	kind;
 	Oid			typid;
 	int32		typmod;
+	int16		len;			/* as in pg_type */
+	bool		byval;
+	char		align;
 	EpochUnit	epoch;			/* timestamps */
 
 	/* array elements; the type under a domain */
 	struct ValueType *element;
-	int16		element_len;
-	bool		element_byval;
-	char		element_align;
 
 	/* VALUE_DOMAIN: domain_check()'s; the context it lives in */
 	void	   *domain_state;
@@ -100,6 +101,12 @@ typedef struct ValueContext
 	int			saved_datestyle;
 	int			saved_dateorder;
 
+	/*
+	 * What input functions leave behind besides their result; emptied before
+	 * each use.
+	 */
+	MemoryContext scratch;
+
 	/* Space for small values, carved from the batch's memory context. */
 	char	   *space;
 	Size		space_left;
@@ -122,7 +129,8 @@ extern ValueStatus value_decode(ValueType *type, const DocValue *doc,
 								ValueContext *cxt, Datum *value,
 								bool *isnull);
 
-extern void value_context_init(ValueContext *cxt, pg_tz *utc);
+extern void value_context_init(ValueContext *cxt, pg_tz *utc,
+							   MemoryContext scratch);
 
 /* The settings that input functions see, and those of everything else. */
 extern void value_input_settings(ValueContext *cxt);
