@@ -49,3 +49,18 @@ AS 'MODULE_PATHNAME', 'weir_key_fits';
 
 COMMENT ON FUNCTION weir_internal.key_fits("any") IS
 'true; raises 54000 when the keys are too large together for a btree index';
+
+CREATE FUNCTION weir_internal.in_batch_support(internal)
+RETURNS internal
+LANGUAGE c IMMUTABLE STRICT
+AS 'MODULE_PATHNAME', 'weir_in_batch_support';
+
+CREATE FUNCTION weir_internal.in_batch(kafka_partition int,
+	kafka_offset bigint, applied bigint[], high bigint[])
+RETURNS boolean
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+SUPPORT weir_internal.in_batch_support
+AS 'MODULE_PATHNAME', 'weir_in_batch';
+
+COMMENT ON FUNCTION weir_internal.in_batch(int, bigint, bigint[], bigint[]) IS
+'is the offset in [applied, high) of its partition, element partition + 1 of the arrays?';

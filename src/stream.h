@@ -14,8 +14,8 @@
  *	WITH src AS NOT MATERIALIZED (
  *		   SELECT * FROM <segment view> v
  *		   WHERE v.tid >= $1 AND v.tid < $2
- *			 AND v.kafka_offset >= ($3)[v.kafka_partition + 1]
- *			 AND v.kafka_offset <  ($4)[v.kafka_partition + 1]),
+ *			 AND weir_internal.in_batch(v.kafka_partition, v.kafka_offset,
+ *										$3, $4)),
  *		 r AS NOT MATERIALIZED (<row stage over src>),
  *		 delta AS (SELECT k1, ..., <partial states> FROM r GROUP BY k1, ...),
  *		 merged AS (INSERT INTO <state> ... ON CONFLICT ... RETURNING ...),

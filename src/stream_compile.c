@@ -68,8 +68,7 @@ stream_add_src(StringInfo buf, const CompileContext *c, bool without)
 					 "\tSELECT v.*\n"
 					 "\tFROM %s AS v (%s, tid)\n"
 					 "\tWHERE v.tid >= $1 AND v.tid < $2\n"
-					 "\t\tAND v.kafka_offset >= ($3)[v.kafka_partition + 1]\n"
-					 "\t\tAND v.kafka_offset < ($4)[v.kafka_partition + 1]%s)",
+					 "\t\tAND weir_internal.in_batch(v.kafka_partition, v.kafka_offset, $3, $4)%s)",
 					 c->segment_view, stream_column_list(columns, ""),
 					 without ? "\n\t\tAND v.tid <> ALL ($6)" : "");
 }

@@ -1,15 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * stream_explain.c
- *	  What a query compiles to, for people and for tests; the check of keys.
+ *	  What a query compiles to, for people and for tests.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "access/detoast.h"
-#include "access/heaptoast.h"
-#include "access/toast_internals.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -22,15 +19,8 @@
 
 #define DEFAULT_FILLFACTOR 70
 
-/*
- * Three items must fit on a page of a btree: less than what it allows, for
- * the item's header, NULL bitmap, two timestamps and alignment.
- */
-#define KEY_LIMIT ((Size) BLCKSZ / 3 - 64)
-
 PG_FUNCTION_INFO_V1(weir_compile_query);
 PG_FUNCTION_INFO_V1(weir_check_target);
-PG_FUNCTION_INFO_V1(weir_key_fits);
 
 static List *
 add_step(List *steps, const char *step, const char *purpose,
@@ -186,63 +176,4 @@ weir_check_target(PG_FUNCTION_ARGS)
 											&options, is_named_source,
 											&source), PG_GETARG_OID(3));
 	PG_RETURN_VOID();
-}
-
-/*
- * The room that a value takes in an index: as index_form_tuple, which
- * compresses values that are large.
- */
-static Size
-index_size(Datum value, bool typbyval, int16 typlen)
-{
-	struct varlena *detoasted;
-	Datum		compressed;
-	Size		size;
-
-	if (typbyval || typlen > 0)
-		return Max(typlen, 0);
-	if (typlen != -1)
-		return strlen(DatumGetCString(value)) + 1;
-	size = toast_raw_datum_size(value);
-	if (size <= TOAST_INDEX_TARGET)
-		return size;
-	detoasted = pg_detoast_datum((struct varlena *) DatumGetPointer(value));
-	compressed = toast_compress_datum(PointerGetDatum(detoasted),
-									  TOAST_PGLZ_COMPRESSION);
-	if (DatumGetPointer(compressed) != NULL)
-	{
-		size = VARSIZE(DatumGetPointer(compressed));
-		pfree(DatumGetPointer(compressed));
-	}
-	if ((Pointer) detoasted != DatumGetPointer(value))
-		pfree(detoasted);
-	return size;
-}
-
-/* True, or error 54000 when the arguments together do not fit an index. */
-Datum
-weir_key_fits(PG_FUNCTION_ARGS)
-{
-	Size		size = 0;
-
-	for (int i = 0; i < PG_NARGS(); i++)
-	{
-		int16		typlen;
-		bool		typbyval;
-
-		if (PG_ARGISNULL(i))
-			continue;
-		get_typlenbyval(get_fn_expr_argtype(fcinfo->flinfo, i), &typlen,
-						&typbyval);
-		size = MAXALIGN(size + index_size(PG_GETARG_DATUM(i), typbyval,
-										  typlen));
-	}
-	if (size > KEY_LIMIT)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("group key of %zu bytes is too large for an index",
-						size),
-				 errdetail("At most %zu bytes are possible.",
-						   KEY_LIMIT)));
-	PG_RETURN_BOOL(true);
 }
