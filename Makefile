@@ -23,7 +23,7 @@ PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare \
 	-Wno-missing-field-initializers -Wno-clobbered $(WEIR_CFLAGS)
 PG_CXXFLAGS = -std=c++17 -O2 -fPIC -Wall -Wextra -Wno-unused-parameter \
 	$(WEIR_CFLAGS)
-SHLIB_LINK = -lrdkafka -lsimdjson -lstdc++ -lpthread
+SHLIB_LINK = -lrdkafka -lsimdjson -lstdc++ -lpthread -lm
 EXTRA_CLEAN = weir--$(EXTVERSION).sql
 
 PG_CONFIG ?= pg_config

@@ -453,7 +453,7 @@ discard_groups(StreamWorker *w, StreamBatch *batch, const StepArgs *args,
 }
 
 static void
-close_range(StreamWorker *w, StreamBatch *batch, int64 lo, int64 hi)
+close_groups(StreamWorker *w, StreamBatch *batch, int64 lo, int64 hi)
 {
 	GuardedStep g;
 	ErrorData  *error;
@@ -476,12 +476,12 @@ close_range(StreamWorker *w, StreamBatch *batch, int64 lo, int64 hi)
 		return;
 	}
 	middle = (int64) (((__int128) lo + hi) >> 1);
-	close_range(w, batch, lo, middle);
-	close_range(w, batch, middle + 1, hi);
+	close_groups(w, batch, lo, middle);
+	close_groups(w, batch, middle + 1, hi);
 }
 
 void
 careful_close(StreamWorker *w, StreamBatch *batch)
 {
-	close_range(w, batch, PG_INT64_MIN, PG_INT64_MAX);
+	close_groups(w, batch, PG_INT64_MIN, PG_INT64_MAX);
 }

@@ -157,7 +157,9 @@ write_offsets(StreamWorker *w, const StreamBatch *batch)
 		return;
 	prepare(&write_plan, "UPDATE weir_internal.progress p "
 			"SET applied_offset = n.new, max_event_time = n.event "
-			"FROM pg_catalog.unnest($2, $3, $4, $5) "
+			"FROM ROWS FROM (pg_catalog.unnest($2), "
+			"pg_catalog.unnest($3), pg_catalog.unnest($4), "
+			"pg_catalog.unnest($5)) "
 			"AS n (part, old, new, event) "
 			"WHERE p.stream_id = $1 AND p.kafka_partition = n.part "
 			"AND p.applied_offset = n.old", 5, types);

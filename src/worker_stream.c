@@ -134,9 +134,14 @@ read_definition(StreamWorker *w, const WorkerArgs *args)
 				 errhint("Drop the stream and create it again.")));
 	w->options.emit_on_close = w->def->emit_on_close;
 	w->options.allowed_lateness = w->def->allowed_lateness;
-	w->options.key = w->def->key_columns;
 	catalog_enter_user(&user, w->def->owner, &w->def->settings);
 	w->plan = stream_analyze(w->def->query, &w->options);
+	if (w->plan->kind == STREAM_ROW && w->def->key_columns != NIL)
+	{
+		/* An aggregate's key follows from its GROUP BY, a row's does not. */
+		w->options.key = w->def->key_columns;
+		w->plan = stream_analyze(w->def->query, &w->options);
+	}
 	catalog_leave_user(&user);
 	w->dead_letters = dead_letter_count(w->source->source_id,
 										w->def->stream_id);
