@@ -27,14 +27,8 @@
 #include "commands/defrem.h"
 #include "foreign/foreign.h"
 #include "lib/stringinfo.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
-#include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
-#include "parser/parse_coerce.h"
-#include "parser/parse_collate.h"
-#include "parser/parse_expr.h"
-#include "parser/parse_relation.h"
 #include "parser/parser.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -45,6 +39,7 @@
 #include "catalog_spi.h"
 #include "ingest.h"
 #include "settings.h"
+#include "source_filter.h"
 #include "worker.h"
 
 PG_FUNCTION_INFO_V1(weir_create_source);
@@ -83,54 +78,6 @@ typedef struct SourceArgs
 	bool		if_not_exists;
 } SourceArgs;
 
-/*
- * Context for errors of the parser: it saw a wrapped text, the user wrote
- * only a part of it.
- */
-typedef struct WrappedText
-{
-	const char *text;			/* the user's */
-	int			prefix;			/* characters before it */
-	const char *what;
-} WrappedText;
-
-static void
-wrapped_text_error(void *arg)
-{
-	WrappedText *wrapped = arg;
-	int			pos = geterrposition();
-
-	if (pos > 0)
-	{
-		pos -= wrapped->prefix;
-		errposition(0);
-		if (pos > 0 && pos <= pg_mbstrlen(wrapped->text) + 1)
-		{
-			internalerrposition(pos);
-			internalerrquery(wrapped->text);
-		}
-	}
-	errcontext("argument \"%s\" of create_source", wrapped->what);
-}
-
-static List *
-parse_wrapped(const char *prefix, const char *text, const char *suffix,
-			  const char *what)
-{
-	WrappedText wrapped = {text, strlen(prefix), what};
-	ErrorContextCallback callback;
-	List	   *trees;
-
-	callback.callback = wrapped_text_error;
-	callback.arg = &wrapped;
-	callback.previous = error_context_stack;
-	error_context_stack = &callback;
-	trees = raw_parser(psprintf("%s%s%s", prefix, text, suffix),
-					   RAW_PARSE_DEFAULT);
-	error_context_stack = callback.previous;
-	return trees;
-}
-
 static void
 not_a_column_list(void)
 {
@@ -149,7 +96,7 @@ check_columns(const char *text)
 	ListCell   *lc;
 	int			ncolumns = 0;
 
-	trees = parse_wrapped("CREATE FOREIGN TABLE t (\n", text,
+	trees = source_parse_wrapped("CREATE FOREIGN TABLE t (\n", text,
 						  "\n) SERVER \"" PROBE_SERVER "\"", "columns");
 	if (list_length(trees) != 1)
 		not_a_column_list();
@@ -341,95 +288,6 @@ event_time_attribute(Relation rel, const char *name)
 	return InvalidAttrNumber;	/* keep compiler quiet */
 }
 
-/* Nodes that a filter must not have.  context is the relation. */
-static bool
-filter_walker(Node *node, void *context)
-{
-	Relation	rel = context;
-
-	if (node == NULL)
-		return false;
-	if (IsA(node, SubLink))
-		ereport(ERROR,
-				errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				errmsg("\"filter\" must not have a subquery"),
-				errhint("Put it into the WHERE of a stream."));
-	if (IsA(node, Var))
-	{
-		AttrNumber	attnum = ((Var *) node)->varattno;
-
-		if (attnum <= 0)
-			ereport(ERROR,
-					errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					errmsg("\"filter\" must not use system columns or whole rows"));
-		if (TupleDescAttr(RelationGetDescr(rel), attnum - 1)->attgenerated)
-			ereport(ERROR,
-					errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
-					errmsg("\"filter\" must not use generated column \"%s\"",
-						   NameStr(TupleDescAttr(RelationGetDescr(rel),
-												 attnum - 1)->attname)),
-					errdetail("Generated columns are computed after the filter."),
-					errhint("Repeat the column's expression in the filter."));
-	}
-	return expression_tree_walker(node, filter_walker, context);
-}
-
-/* Parse and check the filter under the caller's settings. */
-static void
-check_filter(Relation rel, const char *filter)
-{
-	static const char prefix[] = "SELECT (\n";
-	List	   *trees;
-	SelectStmt *select;
-	ParseState *pstate;
-	ParseNamespaceItem *nsitem;
-	Node	   *expr;
-	WrappedText wrapped = {filter, sizeof(prefix) - 1, "filter"};
-	ErrorContextCallback callback;
-
-	trees = parse_wrapped(prefix, filter, "\n)", "filter");
-	select = (SelectStmt *) linitial_node(RawStmt, trees)->stmt;
-	if (list_length(trees) != 1 || !IsA(select, SelectStmt) ||
-		select->op != SETOP_NONE || list_length(select->targetList) != 1 ||
-		linitial_node(ResTarget, select->targetList)->name != NULL ||
-		select->fromClause || select->whereClause || select->groupClause ||
-		select->havingClause || select->windowClause ||
-		select->distinctClause || select->intoClause || select->sortClause ||
-		select->limitOffset || select->limitCount || select->lockingClause ||
-		select->withClause)
-		ereport(ERROR,
-				errcode(ERRCODE_SYNTAX_ERROR),
-				errmsg("\"filter\" must be one expression"));
-
-	callback.callback = wrapped_text_error;
-	callback.arg = &wrapped;
-	callback.previous = error_context_stack;
-	error_context_stack = &callback;
-
-	pstate = make_parsestate(NULL);
-	pstate->p_sourcetext = psprintf("%s%s", prefix, filter);
-	nsitem = addRangeTableEntryForRelation(pstate, rel, AccessShareLock, NULL,
-										   false, true);
-	addNSItemToQuery(pstate, nsitem, true, true, true);
-	expr = transformExpr(pstate,
-						 linitial_node(ResTarget, select->targetList)->val,
-						 EXPR_KIND_WHERE);
-	expr = coerce_to_boolean(pstate, expr, "filter");
-	assign_expr_collations(pstate, expr);
-	if (pstate->p_hasTargetSRFs)
-		ereport(ERROR,
-				errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				errmsg("\"filter\" must not return a set"));
-	filter_walker(expr, rel);
-	if (contain_volatile_functions(expr))
-		ereport(ERROR,
-				errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
-				errmsg("\"filter\" must not be volatile"),
-				errdetail("A record may be read more than once and must be judged the same."));
-	free_parsestate(pstate);
-	error_context_stack = callback.previous;
-}
-
 static void
 insert_source(const SourceArgs *args, Oid relid, AttrNumber event_time)
 {
@@ -525,7 +383,7 @@ weir_create_source(PG_FUNCTION_ARGS)
 	check_relation(rel);
 	event_time = event_time_attribute(rel, args.event_time);
 	if (args.filter)
-		check_filter(rel, args.filter);
+		(void) source_filter_parse(rel, args.filter);
 	table_close(rel, NoLock);
 
 	insert_source(&args, relid, event_time);

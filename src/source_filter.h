@@ -1,0 +1,33 @@
+/*-------------------------------------------------------------------------
+ *
+ * source_filter.h
+ *	  Texts that users write into the definition of a source.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef WEIR_SOURCE_FILTER_H
+#define WEIR_SOURCE_FILTER_H
+
+#include "nodes/pg_list.h"
+#include "utils/rel.h"
+
+/*
+ * Parse prefix, text and suffix as one; errors point into text and name the
+ * argument (what).
+ */
+extern List *source_parse_wrapped(const char *prefix, const char *text,
+								  const char *suffix, const char *what);
+
+/*
+ * Parse, analyze and check a filter under the settings of the session; the
+ * expression's Vars have varno 1.  The relation is open and locked.
+ */
+extern Node *source_filter_parse(Relation rel, const char *filter);
+
+/*
+ * A filter's text from its expression, for the names that columns have now;
+ * all but the columns is qualified.
+ */
+extern char *source_filter_text(Oid relid, Node *expr);
+
+#endif							/* WEIR_SOURCE_FILTER_H */
