@@ -14,9 +14,11 @@
  * Nothing is in memory that is not read again after a failure: the position
  * from weir_internal.progress, the ring from shared memory.
  *
- * Small batches are paced: the next one begins not before twice the time the
- * last one took, so that a trickle of rows is gathered instead of costing a
- * transaction a row.  A full batch is followed by the next at once.
+ * Small batches are paced: the next one begins after PACE_FACTOR times what
+ * the last one took, so that rows are gathered, and hot groups collapse
+ * before they are merged, instead of costing a transaction a row; and a
+ * stream takes a fifth of a processor at most until its batches are full.  A
+ * full batch is followed by the next at once.
  *
  *-------------------------------------------------------------------------
  */
@@ -44,8 +46,12 @@
 /* Idleness, advances and lag are looked at this often. */
 #define TICK_MS 100
 
-/* A small batch delays the next one by this much at most. */
-#define MAX_PACE_US 50000
+/*
+ * A batch that is not full delays the next one by this many times its own
+ * duration, and by this much at most.
+ */
+#define PACE_FACTOR 4
+#define MAX_PACE_US 100000
 
 static StreamWorker *worker = NULL;
 
@@ -337,7 +343,7 @@ pace(const StreamWorker *w, const StreamBatch *batch, TimestampTz started)
 		return started + w->def->batch_interval;
 	if (batch->nrows >= weir_max_batch_rows / 4)
 		return started;
-	return started + took + Min(took, MAX_PACE_US);
+	return started + took + Min(took * PACE_FACTOR, MAX_PACE_US);
 }
 
 static void
