@@ -74,7 +74,7 @@ note_event(KafkaShared *shared, bool is_log, int code, bool fatal,
 		   const char *prefix, const char *text)
 {
 	size_t		size = offsetof(KafkaEvent, text) + strlen(prefix) +
-		strlen(text) + 1;
+	strlen(text) + 1;
 	KafkaEvent *event;
 
 	pthread_mutex_lock(&shared->lock);

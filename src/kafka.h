@@ -29,7 +29,8 @@ typedef enum KafkaMessageKind
 {
 	KAFKA_RECORD,				/* a record; payload NULL is a tombstone */
 	KAFKA_PARTITION_EOF,		/* position reached the end; offset = position */
-	KAFKA_PARTITION_ERROR		/* this partition cannot go on: see kafka_error */
+	KAFKA_PARTITION_ERROR		/* this partition cannot go on: see
+								 * kafka_error */
 } KafkaMessageKind;
 
 typedef struct KafkaMessage

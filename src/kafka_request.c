@@ -191,8 +191,8 @@ run_offsets(KafkaShared *shared, KafkaRequestKind kind, KafkaJob *job,
 	}
 
 	/*
-	 * "None" at a time means the end, and the end is asked for first: what
-	 * is produced in between lies at or behind it, so nothing is skipped.
+	 * "None" at a time means the end, and the end is asked for first: what is
+	 * produced in between lies at or behind it, so nothing is skipped.
 	 */
 	ends = malloc(sizeof(int64) * job->partitions);
 	if (ends == NULL)

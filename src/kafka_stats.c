@@ -99,6 +99,8 @@ JSON_ACTION
 object_start(void *state)
 {
 	StatsParser *parser = state;
+	BrokerStats *broker;
+	PartitionStats *part;
 
 	parser->depth++;
 	if (at_broker(parser))
@@ -110,10 +112,10 @@ object_start(void *state)
 									   sizeof(BrokerStats) *
 									   parser->brokers_size);
 		}
-		parser->brokers[parser->nbrokers++] = (BrokerStats)
-		{
-			.nodeid = -1, .rxidle = -1
-		};
+		broker = &parser->brokers[parser->nbrokers++];
+		memset(broker, 0, sizeof(BrokerStats));
+		broker->nodeid = -1;
+		broker->rxidle = -1;
 	}
 	else if (at_partition(parser))
 	{
@@ -124,10 +126,12 @@ object_start(void *state)
 									 sizeof(PartitionStats) *
 									 parser->parts_size);
 		}
-		parser->parts[parser->nparts++] = (PartitionStats)
-		{
-			.partition = -1, .leader = -1, .ls_offset = -1, .hi_offset = -1
-		};
+		part = &parser->parts[parser->nparts++];
+		memset(part, 0, sizeof(PartitionStats));
+		part->partition = -1;
+		part->leader = -1;
+		part->ls_offset = -1;
+		part->hi_offset = -1;
 	}
 	JSON_ACTION_RETURN;
 }

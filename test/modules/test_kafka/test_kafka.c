@@ -274,7 +274,7 @@ test_kafka_consume(PG_FUNCTION_ARGS)
 	KafkaClient *client = get_client(fcinfo);
 	int			left = PG_GETARG_INT32(1);
 	TimestampTz deadline = GetCurrentTimestamp() +
-		(int64) PG_GETARG_INT32(2) * 1000;
+	(int64) PG_GETARG_INT32(2) * 1000;
 
 	InitMaterializedSRF(fcinfo, 0);
 	while (left > 0)
@@ -313,7 +313,7 @@ test_kafka_count(PG_FUNCTION_ARGS)
 	int64		wanted = PG_GETARG_INT64(1);
 	double		work_us = PG_GETARG_FLOAT8(2);
 	TimestampTz deadline = GetCurrentTimestamp() +
-		(int64) PG_GETARG_INT32(3) * 1000;
+	(int64) PG_GETARG_INT32(3) * 1000;
 	int64		records = 0;
 	int64		bytes = 0;
 	double		start = now_us();
@@ -354,7 +354,7 @@ test_kafka_serve(PG_FUNCTION_ARGS)
 {
 	KafkaClient *client = get_client(fcinfo);
 	TimestampTz deadline = GetCurrentTimestamp() +
-		(int64) PG_GETARG_INT32(1) * 1000;
+	(int64) PG_GETARG_INT32(1) * 1000;
 
 	do
 	{
