@@ -116,10 +116,13 @@ find_source(Query *query, StreamSourceTest is_source, void *arg,
 		*event_time = attno;
 	}
 	if (found == 0)
+	{
+		(void) stream_refuse_hidden_sources(query, 0, is_source, arg);
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the query reads no source"),
 				 errhint("Name a source made by weir.create_source() in FROM; weir.sources lists them.")));
+	}
 	return found;
 }
 
@@ -320,7 +323,7 @@ find_window(Query *query, StreamPlan *plan)
 	}
 	if (func == NULL)
 		return;
-	stream_refuse_nullable(query, parts->window_rti, "the window function");
+	stream_refuse_nullable(query, parts->window_rti, true);
 	check_window(query, func, plan);
 }
 
@@ -724,7 +727,7 @@ stream_analyze_with(const char *text, const StreamOptions *options,
 	parts->source_columns = source_columns(plan->source_relid);
 	plan->relations = stream_refuse_hidden_sources(query, parts->source_rti,
 												   is_source, arg);
-	stream_refuse_nullable(query, parts->source_rti, "the source");
+	stream_refuse_nullable(query, parts->source_rti, false);
 	find_window(query, plan);
 	stream_refuse_source_columns(query, parts, plan);
 

@@ -99,7 +99,7 @@ extern void stream_refuse_ungrouped(const Query *query);
 extern List *stream_refuse_hidden_sources(Query *query, int source_rti,
 										  StreamSourceTest is_source,
 										  void *arg);
-extern void stream_refuse_nullable(Query *query, int rti, const char *what);
+extern void stream_refuse_nullable(Query *query, int rti, bool is_window);
 extern void stream_refuse_volatile(Query *query, bool aggregated);
 extern void stream_refuse_source_columns(Query *query,
 										 const StreamParts *parts,

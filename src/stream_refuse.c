@@ -13,6 +13,7 @@
 
 #include "access/table.h"
 #include "catalog/pg_class.h"
+#include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 #include "parser/parse_relation.h"
@@ -128,6 +129,7 @@ hidden_sources_walker(Node *node, HiddenSources *context)
 {
 	if (node == NULL)
 		return false;
+	check_stack_depth();
 	if (IsA(node, Query))
 	{
 		Query	   *query = (Query *) node;
@@ -143,7 +145,8 @@ hidden_sources_walker(Node *node, HiddenSources *context)
 			RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
 
 			rti++;
-			if (rte->rtekind == RTE_RELATION &&
+			/* A view's query has entries of the view itself outside FROM. */
+			if (rte->rtekind == RTE_RELATION && rte->inFromCl &&
 				!(query == context->top && rti == context->source_rti))
 				hidden_source_relation(rte, context);
 		}
@@ -171,9 +174,24 @@ stream_refuse_hidden_sources(Query *query, int source_rti,
 	return context.relations;
 }
 
+static void
+refuse_nullable(bool is_window)
+{
+	if (is_window)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("the window function must not be on the nullable side of an outer join"),
+				 errhint("CROSS JOIN it with the source.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("the source must not be on the nullable side of an outer join"),
+			 errdetail("A row of the other side without a match would have to be taken back when a match arrives."),
+			 errhint("Write the source first, then LEFT JOIN the other tables.")));
+}
+
 /* Refuse rti on a side of an outer join that may be filled with NULLs. */
 static bool
-nullable_walker(Node *node, int rti, const char *what)
+nullable_walker(Node *node, int rti, bool is_window)
 {
 	bool		left;
 	bool		right;
@@ -187,28 +205,23 @@ nullable_walker(Node *node, int rti, const char *what)
 		bool		found = false;
 
 		foreach(lc, ((FromExpr *) node)->fromlist)
-			found |= nullable_walker(lfirst(lc), rti, what);
+			found |= nullable_walker(lfirst(lc), rti, is_window);
 		return found;
 	}
 	join = castNode(JoinExpr, node);
-	left = nullable_walker(join->larg, rti, what);
-	right = nullable_walker(join->rarg, rti, what);
+	left = nullable_walker(join->larg, rti, is_window);
+	right = nullable_walker(join->rarg, rti, is_window);
 	if ((join->jointype == JOIN_LEFT && right) ||
 		(join->jointype == JOIN_RIGHT && (left || right)) ||
 		(join->jointype == JOIN_FULL && (left || right)))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("%s must not be on the nullable side of an outer join",
-						what),
-				 errdetail("A row of the other side without a match would have to be taken back when a match arrives."),
-				 errhint("Write the source first, then LEFT JOIN the other tables.")));
+		refuse_nullable(is_window);
 	return left || right;
 }
 
 void
-stream_refuse_nullable(Query *query, int rti, const char *what)
+stream_refuse_nullable(Query *query, int rti, bool is_window)
 {
-	nullable_walker((Node *) query->jointree, rti, what);
+	nullable_walker((Node *) query->jointree, rti, is_window);
 }
 
 static void
