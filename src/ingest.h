@@ -102,6 +102,11 @@ typedef struct Ingest
 	TupleTableSlot **slots;		/* INGEST_MAX_RECORDS of them */
 	int64	   *next;			/* per partition: next offset to stage */
 	TimestampTz *max_event;		/* per partition, of the batch at hand */
+	TimestampTz *last;			/* per partition: Kafka timestamp of the
+								 * record at next - 1; DT_NOBEGIN: unknown */
+	TimestampTz *verify;		/* per partition: the timestamp that the record
+								 * at next must have, which is one that has
+								 * been applied; DT_NOBEGIN: no check */
 	int64		mean_len;		/* running mean of payload lengths */
 	uint64		generation;		/* of the catalog, when last read */
 	MemoryContext cxt;			/* lives as long as the worker */
@@ -132,10 +137,13 @@ extern void stage_insert(Ingest *ingest, TupleTableSlot **slots, int nslots,
 						 StagedRange *range);
 extern void stage_publish(Ingest *ingest, const StagedRange *range);
 extern void stage_recycle(Ingest *ingest);
+extern void stage_detach_slowest(Ingest *ingest);
 extern void stage_drop(int32 source_id, int32 stream_id);
 
 /* ingest_position.c: where to begin */
 extern void position_learn_partitions(Ingest *ingest);
+extern void position_wrong_topic(Ingest *ingest, const char *detail)
+			pg_attribute_noreturn();
 extern void position_begin(Ingest *ingest);
 extern void position_resolve_new(Ingest *ingest);
 extern void position_resolve_advances(Ingest *ingest);

@@ -40,8 +40,19 @@
 /* Decode about this many bytes in one transaction. */
 #define BATCH_BYTES (4 * 1024 * 1024)
 
+/* Look for new partitions this often. */
+#define PARTITIONS_INTERVAL_MS 10000
+
 /* With a full ring, and while idleness is judged: look this often. */
 #define TICK_MS 200
+
+static TimestampTz
+kafka_time(int64 ms)
+{
+	return ms < 0 ? DT_NOBEGIN :
+		(ms * 1000) -
+		(int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+}
 
 /* Records by what became of them, of one batch. */
 typedef struct BatchTally
@@ -52,6 +63,31 @@ typedef struct BatchTally
 	int			nrecords;
 	int			ndead;
 } BatchTally;
+
+/*
+ * The record before the first one to read has been applied once: is it still
+ * the same?  Then this is the topic the streams were reading.  A gap there
+ * (compaction, a transaction's marker) leaves it open.  Returns whether the
+ * record was only for this.
+ */
+static bool
+verify_identity(Ingest *ingest, const KafkaMessage *m)
+{
+	TimestampTz expected = ingest->verify[m->partition];
+
+	if (TIMESTAMP_IS_NOBEGIN(expected))
+		return false;
+	ingest->verify[m->partition] = DT_NOBEGIN;
+	if (m->offset != ingest->next[m->partition] - 1)
+		return false;
+	if (kafka_time(m->timestamp_ms) != expected)
+		position_wrong_topic(ingest,
+							 psprintf("The record at offset %lld of partition "
+									  "%d is not the one that was applied.",
+									  (long long) m->offset, m->partition));
+	ingest->last[m->partition] = expected;
+	return true;
+}
 
 /* Raise a partition's error as the ERROR that ends this worker. */
 static void
@@ -88,9 +124,11 @@ sort_out(Ingest *ingest, KafkaMessage *messages, int n, bool *moved)
 		switch (m->kind)
 		{
 			case KAFKA_RECORD:
-				if (m->offset < ingest->next[m->partition])
+				if (verify_identity(ingest, m) ||
+					m->offset < ingest->next[m->partition])
 					break;		/* read already */
 				ingest->next[m->partition] = m->offset + 1;
+				ingest->last[m->partition] = kafka_time(m->timestamp_ms);
 				if (nrecords != i)
 					messages[nrecords] = *m;
 				nrecords++;
@@ -99,6 +137,7 @@ sort_out(Ingest *ingest, KafkaMessage *messages, int n, bool *moved)
 				if (m->offset > ingest->next[m->partition])
 				{
 					ingest->next[m->partition] = m->offset;
+					ingest->last[m->partition] = DT_NOBEGIN;
 					*moved = true;
 				}
 				break;
@@ -108,14 +147,6 @@ sort_out(Ingest *ingest, KafkaMessage *messages, int n, bool *moved)
 		}
 	}
 	return nrecords;
-}
-
-static TimestampTz
-kafka_time(int64 ms)
-{
-	return ms < 0 ? DT_NOBEGIN :
-		(ms * 1000) -
-		(int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
 }
 
 static void
@@ -373,6 +404,14 @@ show_state(Ingest *ingest, bool room)
 				(errcode(ERRCODE_CONNECTION_FAILURE),
 				 errmsg("%s", error->message)));
 	}
+	if (error->class == KAFKA_UNKNOWN_TOPIC)
+	{
+		ingest->trouble = error->class;
+		ereport(ERROR,
+				(errcode(error->sqlerrcode),
+				 errmsg("%s", error->message),
+				 error->hint[0] ? errhint("%s", error->hint) : 0));
+	}
 	if (error->class != KAFKA_OK)
 	{
 		if (slot->state != SLOT_RETRYING ||
@@ -412,6 +451,51 @@ catalog_changed(Ingest *ingest)
 	position_resolve_new(ingest);
 	position_resolve_advances(ingest);
 	MemoryContextReset(ingest->batch_cxt);
+}
+
+/*
+ * More partitions than at the start?  Then start anew: there is one way to
+ * begin.  Fewer: it is another topic, and the start will say so.
+ */
+static void
+look_for_partitions(Ingest *ingest, TimestampTz now)
+{
+	static TimestampTz asked = 0;
+	const KafkaAnswer *answer = kafka_answer(ingest->client,
+											 KAFKA_REQUEST_METADATA);
+
+	if (asked != 0 && answer->done)
+	{
+		if (answer->error.class == KAFKA_OK &&
+			answer->partitions != ingest->npartitions)
+		{
+			ereport(LOG,
+					(errmsg("topic \"%s\" has %d partitions now, it had %d",
+							ingest->source->topic, answer->partitions,
+							ingest->npartitions)));
+			proc_exit(0);
+		}
+	}
+	if (asked == 0)
+		asked = now;
+	if (TimestampDifferenceExceeds(asked, now, PARTITIONS_INTERVAL_MS))
+	{
+		asked = now;
+		kafka_request(ingest->client, KAFKA_REQUEST_METADATA, 0, 0);
+	}
+}
+
+/* Let a stream that holds a full ring for too long go. */
+static void
+judge_full_ring(Ingest *ingest, bool room, TimestampTz now)
+{
+	if (room || ingest->slot->state == SLOT_PREVIEW)
+		ingest->full_since = 0;
+	else if (ingest->full_since == 0)
+		ingest->full_since = now;
+	else if (TimestampDifferenceExceeds(ingest->full_since, now,
+										weir_detach_timeout))
+		stage_detach_slowest(ingest);
 }
 
 /* Latch, postmaster, service fd, and the messages' fd when asked for. */
@@ -484,6 +568,8 @@ ingest_loop(Ingest *ingest)
 			last_look = now;
 			show_state(ingest, room);
 			judge_idleness(ingest);
+			judge_full_ring(ingest, room, now);
+			look_for_partitions(ingest, now);
 			stage_recycle(ingest);
 			worker_account();
 		}

@@ -33,6 +33,9 @@
 #include "settings.h"
 #include "worker.h"
 
+/* 55W01: the identity check failed; seek() knows it by this. */
+#define ERRCODE_WRONG_TOPIC MAKE_SQLSTATE('5', '5', 'W', '0', '1')
+
 /* How long one request may take before it counts as an outage. */
 #define REQUEST_TIMEOUT_MS 10000
 
@@ -106,11 +109,28 @@ resolve(Ingest *ingest, const char *text)
 	return offsets;
 }
 
+/*
+ * What the broker serves under the topic's name is not what has been read.
+ * Nothing is skipped: the source stops until somebody seeks.
+ */
+void
+position_wrong_topic(Ingest *ingest, const char *detail)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_WRONG_TOPIC),
+			 errmsg("topic \"%s\" is not the topic source \"%s\" was reading",
+					ingest->source->topic, ingest->source->name),
+			 errdetail_internal("%s", detail),
+			 errhint("It was deleted and made anew, or the server is another "
+					 "one. weir.seek() accepts it and begins anew.")));
+}
+
 /* A stream that lacks progress for some partition. */
 typedef struct NewStream
 {
 	int32		stream_id;
 	bool		fresh;			/* has no position at all, or was sought */
+	bool		forward;		/* sought, but never to below what is applied */
 	char	   *start;
 } NewStream;
 
@@ -125,7 +145,7 @@ streams_without_position(Ingest *ingest)
 	catalog_begin(&access);
 	n = catalog_execute("SELECT st.stream_id, "
 						"count(p.kafka_partition) = 0 OR "
-						"ss.seek_to IS NOT NULL, "
+						"ss.seek_to IS NOT NULL, ss.seek_forward, "
 						"coalesce(ss.seek_to, st.start_from, src.start_from) "
 						"FROM weir_internal.stream st "
 						"JOIN weir_internal.source src USING (source_id) "
@@ -152,10 +172,23 @@ streams_without_position(Ingest *ingest)
 		catalog_row_begin(&row, &access, i);
 		stream->stream_id = catalog_next_int4(&row);
 		stream->fresh = catalog_next_bool(&row);
+		stream->forward = catalog_next_bool(&row);
 		stream->start = catalog_next_text(&row);
 	}
 	catalog_end(&access);
 	return streams;
+}
+
+static Datum
+offsets_datum(const int64 *offsets, int n)
+{
+	Datum	   *values = palloc(sizeof(Datum) * n);
+
+	for (int i = 0; i < n; i++)
+		values[i] = Int64GetDatum(offsets[i]);
+	return PointerGetDatum(construct_array(values, n, INT8OID, 8,
+										   FLOAT8PASSBYVAL,
+										   TYPALIGN_DOUBLE));
 }
 
 /*
@@ -171,10 +204,23 @@ write_positions(Ingest *ingest, const NewStream *stream, const int64 *offsets)
 	catalog_begin(&access);
 	catalog_execute("SELECT 1 FROM weir_internal.stream_state "
 					"WHERE stream_id = $1 FOR UPDATE", 1, id);
-	if (stream->fresh)
+	if (stream->fresh && stream->forward)
+		catalog_execute("UPDATE weir_internal.progress p "
+						"SET applied_offset = n.low, "
+						"last_record_timestamp = NULL "
+						"FROM pg_catalog.unnest($2) WITH ORDINALITY "
+						"AS n (low, part) WHERE p.stream_id = $1 "
+						"AND p.kafka_partition = n.part - 1 "
+						"AND p.applied_offset < n.low", 2,
+						(CatalogArg[])
 	{
+		id[0], {INT8ARRAYOID, offsets_datum(offsets, ingest->npartitions), false}
+	});
+	else if (stream->fresh)
 		catalog_execute("DELETE FROM weir_internal.progress "
 						"WHERE stream_id = $1", 1, id);
+	if (stream->fresh)
+	{
 		catalog_execute("UPDATE weir_internal.stream_state "
 						"SET seek_to = NULL "
 						"WHERE stream_id = $1 AND seek_to IS NOT NULL", 1, id);
@@ -255,13 +301,9 @@ position_resolve_advances(Ingest *ingest)
 	if (n > 0)
 	{
 		const KafkaAnswer *answer = ask(ingest, KAFKA_REQUEST_END, 0);
-		Datum	   *ends = palloc(sizeof(Datum) * ingest->npartitions);
-		ArrayType  *array;
+		Datum		ends = offsets_datum(answer->offsets,
+										 ingest->npartitions);
 
-		for (int p = 0; p < ingest->npartitions; p++)
-			ends[p] = Int64GetDatum(answer->offsets[p]);
-		array = construct_array(ends, ingest->npartitions, INT8OID, 8,
-								FLOAT8PASSBYVAL, TYPALIGN_DOUBLE);
 		catalog_begin(&access);
 		catalog_execute("UPDATE weir_internal.advance SET end_offsets = $2 "
 						"WHERE source_id = $1 AND end_offsets IS NULL", 2,
@@ -269,7 +311,7 @@ position_resolve_advances(Ingest *ingest)
 		{
 			id[0],
 			{
-				INT8ARRAYOID, PointerGetDatum(array), false
+				INT8ARRAYOID, ends, false
 			}
 		});
 		catalog_end(&access);
@@ -285,6 +327,8 @@ typedef struct Applied
 {
 	int32		stream_id;
 	int64	   *offsets;
+	TimestampTz *last;			/* Kafka timestamp of the record at
+								 * offset - 1; DT_NOBEGIN: not known */
 } Applied;
 
 static List *
@@ -298,7 +342,8 @@ read_applied(Ingest *ingest)
 
 	catalog_begin(&access);
 	n = catalog_execute("SELECT p.stream_id, p.kafka_partition, "
-						"p.applied_offset FROM weir_internal.progress p "
+						"p.applied_offset, p.last_record_timestamp, "
+						"p.cluster_id FROM weir_internal.progress p "
 						"JOIN weir_internal.stream st USING (stream_id) "
 						"WHERE st.source_id = $1 "
 						"AND ($2 = 0 OR st.stream_id = $2) "
@@ -314,11 +359,21 @@ read_applied(Ingest *ingest)
 		int32		stream_id;
 		int32		partition;
 		int64		offset;
+		Datum		last;
+		bool		no_last;
+		char	   *cluster;
 
 		catalog_row_begin(&row, &access, i);
 		stream_id = catalog_next_int4(&row);
 		partition = catalog_next_int4(&row);
 		offset = catalog_next_int8(&row);
+		last = catalog_next_datum(&row, &no_last);
+		cluster = catalog_next_text(&row);
+		if (cluster && ingest->cluster_id[0] &&
+			strcmp(cluster, ingest->cluster_id) != 0)
+			position_wrong_topic(ingest,
+								 psprintf("The cluster is %s, it was %s.",
+										  ingest->cluster_id, cluster));
 		if (current == NULL || current->stream_id != stream_id)
 		{
 			MemoryContext old = MemoryContextSwitchTo(access.caller);
@@ -326,21 +381,26 @@ read_applied(Ingest *ingest)
 			current = palloc(sizeof(*current));
 			current->stream_id = stream_id;
 			current->offsets = palloc(sizeof(int64) * ingest->npartitions);
+			current->last = palloc(sizeof(TimestampTz) * ingest->npartitions);
 			for (int p = 0; p < ingest->npartitions; p++)
+			{
 				current->offsets[p] = -1;
+				current->last[p] = DT_NOBEGIN;
+			}
 			list = lappend(list, current);
 			MemoryContextSwitchTo(old);
 		}
 		if (partition < ingest->npartitions)
+		{
 			current->offsets[partition] = offset;
+			if (!no_last)
+				current->last[partition] = DatumGetTimestampTz(last);
+		}
 		else if (offset > 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("topic \"%s\" is not the topic stream %d was reading",
-							ingest->source->topic, stream_id),
-					 errdetail("It has %d partitions, but partition %d has been read.",
-							   ingest->npartitions, partition),
-					 errhint("Use weir.seek() to begin anew.")));
+			position_wrong_topic(ingest,
+								 psprintf("It has %d partitions, but partition "
+										  "%d has been read.",
+										  ingest->npartitions, partition));
 	}
 	catalog_end(&access);
 	return list;
@@ -385,7 +445,52 @@ choose_start(Ingest *ingest, List *applied)
 			continue;
 		for (int p = 0; p < ingest->npartitions; p++)
 			if (ingest->next[p] < 0 || a->offsets[p] < ingest->next[p])
+			{
 				ingest->next[p] = a->offsets[p];
+				ingest->verify[p] = a->last[p];
+			}
+	}
+}
+
+/*
+ * Is the start within what the broker has?  Past its end, it is another
+ * topic; before its beginning, records have been deleted that were not read.
+ * Where the record before the start is still there, the first fetch begins
+ * with it, to see that it is the same.
+ */
+static void
+check_start(Ingest *ingest)
+{
+	int64	   *low = palloc(sizeof(int64) * ingest->npartitions);
+	const KafkaAnswer *answer = ask(ingest, KAFKA_REQUEST_LOW, 0);
+
+	memcpy(low, answer->offsets, sizeof(int64) * ingest->npartitions);
+	answer = ask(ingest, KAFKA_REQUEST_END, 0);
+	for (int p = 0; p < ingest->npartitions; p++)
+	{
+		int64		start = ingest->next[p];
+
+		if (start > answer->offsets[p])
+			position_wrong_topic(ingest,
+								 psprintf("Partition %d ends at offset %lld, "
+										  "but has been read up to %lld.", p,
+										  (long long) answer->offsets[p],
+										  (long long) start));
+		if (start < low[p])
+		{
+			ingest->trouble = KAFKA_OFFSET_GONE;
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("offset %lld of %s[%d] is gone (available "
+							"%lld..%lld)", (long long) start,
+							ingest->source->topic, p, (long long) low[p],
+							(long long) answer->offsets[p]),
+					 errhint("Records were deleted before they were read. "
+							 "weir.seek() moves a stream past them, and "
+							 "weir.resume() starts the source again.")));
+		}
+		if (start - 1 < low[p])
+			ingest->verify[p] = DT_NOBEGIN;
 	}
 }
 
@@ -411,6 +516,12 @@ position_learn_partitions(Ingest *ingest)
 	ingest->max_event = MemoryContextAllocZero(ingest->cxt,
 											   sizeof(TimestampTz) *
 											   ingest->npartitions);
+	ingest->last = MemoryContextAlloc(ingest->cxt, sizeof(TimestampTz) *
+									  ingest->npartitions);
+	ingest->verify = MemoryContextAlloc(ingest->cxt, sizeof(TimestampTz) *
+										ingest->npartitions);
+	for (int p = 0; p < ingest->npartitions; p++)
+		ingest->last[p] = ingest->verify[p] = DT_NOBEGIN;
 }
 
 /*
@@ -430,7 +541,10 @@ position_begin(Ingest *ingest)
 	MemoryContextSwitchTo(ingest->batch_cxt);
 	applied = read_applied(ingest);
 	if (applied != NIL)
+	{
 		choose_start(ingest, applied);
+		check_start(ingest);
+	}
 	else
 		memcpy(ingest->next, resolve(ingest, ingest->source->start_from),
 			   sizeof(int64) * ingest->npartitions);

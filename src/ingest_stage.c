@@ -436,6 +436,46 @@ stage_insert(Ingest *ingest, TupleTableSlot **slots, int nslots,
 	table_close(rel, NoLock);
 }
 
+/*
+ * The ring has been full for weir.detach_timeout: let go of the stream that
+ * holds it, if another one has read all there is and waits.  It finds out at
+ * its next batch, and catches up by itself.
+ */
+void
+stage_detach_slowest(Ingest *ingest)
+{
+	SlotShared *slot = ingest->slot;
+	int			index = slot - weir_shared->slots;
+	StreamShared *slowest = NULL;
+	uint64		newest = 0;
+	uint64		furthest = 0;
+	Latch	   *latch = NULL;
+
+	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < slot->nsegments; i++)
+		if (slot->segments[i].state == SEGMENT_SEALED ||
+			slot->segments[i].state == SEGMENT_FILLING)
+			newest = Max(newest, slot->segments[i].seq);
+	for (int i = 0; i < weir_shared->nstreams; i++)
+	{
+		StreamShared *stream = &weir_shared->streams[i];
+
+		if (!stream->in_use || stream->slot != index)
+			continue;
+		furthest = Max(furthest, stream->held_seq);
+		if (slowest == NULL || stream->held_seq < slowest->held_seq)
+			slowest = stream;
+	}
+	if (slowest && furthest >= newest && slowest->held_seq < newest)
+	{
+		slowest->slot = -1;
+		latch = slowest->latch;
+	}
+	LWLockRelease(&slot->lock);
+	if (latch)
+		SetLatch(latch);
+}
+
 /* Copy a mark's per-partition numbers; from is a mark's place, or -1. */
 static void
 merge_marks(Ingest *ingest, int into, int from)
@@ -463,6 +503,7 @@ merge_marks(Ingest *ingest, int into, int from)
 		PartitionShared *part = &ingest->parts[p];
 
 		part->mark_next[into] = part->mark_next[from];
+		part->mark_last[into] = part->mark_last[from];
 		part->mark_event[into] = Max(part->mark_event[into],
 									 part->mark_event[from]);
 	}
@@ -501,6 +542,8 @@ compact_marks(Ingest *ingest)
 					ingest->parts[p].mark_next[from];
 				ingest->parts[p].mark_event[to] =
 					ingest->parts[p].mark_event[from];
+				ingest->parts[p].mark_last[to] =
+					ingest->parts[p].mark_last[from];
 			}
 		}
 		kept++;
@@ -554,6 +597,7 @@ stage_publish(Ingest *ingest, const StagedRange *range)
 
 		part->next = part->mark_next[place] = ingest->next[p];
 		part->mark_event[place] = ingest->max_event[p];
+		part->mark_last[place] = ingest->last[p];
 		part->max_event_time = Max(part->max_event_time,
 								   ingest->max_event[p]);
 	}

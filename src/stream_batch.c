@@ -79,6 +79,7 @@ take_mark(const StreamWorker *w, StreamBatch *batch, int place)
 		if (parts[p].mark_next[place] <= batch->high[p])
 			continue;
 		batch->high[p] = parts[p].mark_next[place];
+		batch->last[p] = parts[p].mark_last[place];
 		batch->max_event[p] = Max(batch->max_event[p],
 								  parts[p].mark_event[place]);
 	}
@@ -138,9 +139,11 @@ batch_choose(StreamWorker *w, StreamBatch *batch)
 	batch->high = palloc(sizeof(int64) * w->npartitions);
 	batch->max_event = palloc(sizeof(TimestampTz) * w->npartitions);
 	memcpy(batch->high, w->applied, sizeof(int64) * w->npartitions);
+	batch->last = palloc(sizeof(TimestampTz) * w->npartitions);
 	for (int p = 0; p < w->npartitions; p++)
-		batch->max_event[p] = DT_NOBEGIN;
+		batch->max_event[p] = batch->last[p] = DT_NOBEGIN;
 	batch->new_watermark = w->watermark;
+	batch->new_floor = w->floor;
 	if (w->slot == NULL)
 		return true;
 
@@ -197,6 +200,7 @@ batch_collect_late(StreamWorker *w, StreamBatch *batch)
 	if (!may_be_late(w, batch))
 		return;
 	step_args_init(&args, w, batch);
+	args.watermark = w->watermark;
 	args.without = batch->culprits;
 	args.nwithout = batch->nculprits;
 	step_run(w, batch, STEP_LATE, &args);
@@ -232,6 +236,31 @@ batch_collect_late(StreamWorker *w, StreamBatch *batch)
 			"row came after its window was closed";
 	}
 	stream_dead_letters(w, batch, letters, n);
+}
+
+/*
+ * After a seek to offsets: rows before the position are missing, and their
+ * event times lie at most max_out_of_orderness above the first rows'.
+ * Windows that start later than that are complete; their target rows go,
+ * since they will be written again.
+ */
+static void
+find_floor(StreamWorker *w, StreamBatch *batch)
+{
+	StepArgs	args;
+
+	if (!w->floor_pending)
+		return;
+	for (int p = 0; p < w->npartitions; p++)
+		if (!TIMESTAMP_IS_NOBEGIN(batch->max_event[p]))
+			batch->new_floor = Max(batch->new_floor, batch->max_event[p] +
+								   w->source->max_out_of_orderness);
+	if (TIMESTAMP_IS_NOBEGIN(batch->new_floor) ||
+		!step_exists(w, batch, STEP_CLEAR_TARGET))
+		return;
+	step_args_init(&args, w, batch);
+	args.watermark = batch->new_floor;
+	step_run(w, batch, STEP_CLEAR_TARGET, &args);
 }
 
 static void
@@ -323,6 +352,9 @@ publish(StreamWorker *w, StreamBatch *batch, TimestampTz started)
 		s->max_event_time = Max(s->max_event_time, w->max_event[p]);
 	}
 	w->watermark = batch->new_watermark;
+	w->floor_pending = w->floor_pending &&
+		TIMESTAMP_IS_NOBEGIN(batch->new_floor);
+	w->floor = batch->new_floor;
 	s->watermark = w->watermark;
 	s->watermark_held_by = batch->held_by;
 	s->rows_in += batch->nrows;
@@ -354,6 +386,7 @@ run_steps(StreamWorker *w, StreamBatch *batch, bool careful)
 	PushActiveSnapshot(batch->snapshot);
 	if (batch->rows)
 	{
+		find_floor(w, batch);
 		if (careful)
 			careful_apply(w, batch);
 		else

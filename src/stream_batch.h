@@ -29,6 +29,7 @@ typedef enum StreamStep_
 	STEP_CLOSE_DISCARD,
 	STEP_OPEN_WINDOWS,
 	STEP_OLDEST,
+	STEP_CLEAR_TARGET,
 	STREAM_NSTEPS
 } StepKind;
 
@@ -58,6 +59,9 @@ typedef struct StreamWorker
 	TimestampTz *max_event;		/* DT_NOBEGIN: none */
 	TimestampTz watermark;		/* DT_NOBEGIN: none */
 	int64		seek_generation;
+	TimestampTz floor;			/* since a seek: windows that start before it
+								 * are incomplete; DT_NOBEGIN: none */
+	bool		floor_pending;	/* the first rows read will tell it */
 	TimestampTz oldest_end;		/* no window open that ends before this */
 	bool		advances_pending;	/* there may be recorded advances */
 	int64		dead_letters;	/* of this stream, as far as known */
@@ -88,6 +92,8 @@ typedef struct StreamBatch
 	TimestampTz min_kafka;
 	int64	   *high;			/* per partition, exclusive */
 	TimestampTz *max_event;		/* per partition, of the batch */
+	TimestampTz *last;			/* per partition, Kafka timestamp of the record
+								 * at high - 1; DT_NOBEGIN: not known */
 	bool		moved;			/* some offset or event time changes */
 
 	/* filled in while it runs */
@@ -103,6 +109,7 @@ typedef struct StreamBatch
 	int64		groups_failed;
 	int64		windows_closed;
 	TimestampTz new_watermark;
+	TimestampTz new_floor;
 	int32		held_by;
 } StreamBatch;
 

@@ -56,7 +56,7 @@ progress_read(StreamWorker *w)
 
 	catalog_begin(&access);
 	n = catalog_execute("SELECT watermark, seek_generation, "
-						"seek_to IS NOT NULL FROM weir_internal.stream_state "
+						"seek_to IS NOT NULL, seek_floor FROM weir_internal.stream_state "
 						"WHERE stream_id = $1", 1, id);
 	if (n != 1)
 		elog(ERROR, "stream %d has no state", w->def->stream_id);
@@ -65,6 +65,10 @@ progress_read(StreamWorker *w)
 	w->watermark = isnull ? DT_NOBEGIN : DatumGetTimestampTz(d);
 	w->seek_generation = catalog_next_int8(&row);
 	sought = catalog_next_bool(&row);
+	d = catalog_next_datum(&row, &isnull);
+	w->floor = isnull ? DT_NOBEGIN : DatumGetTimestampTz(d);
+	w->floor_pending = isnull && w->seek_generation > 0 &&
+		w->plan->kind == STREAM_WINDOW;
 
 	n = catalog_execute("SELECT kafka_partition, applied_offset, "
 						"max_event_time FROM weir_internal.progress "
@@ -126,19 +130,31 @@ int8_array(Datum *values, int n)
 										   TYPALIGN_DOUBLE));
 }
 
+static Datum
+times_array(Datum *values, bool *nulls, int n)
+{
+	int			lbs = 1;
+
+	return PointerGetDatum(construct_md_array(values, nulls, 1, &n, &lbs,
+											  TIMESTAMPTZOID, 8,
+											  FLOAT8PASSBYVAL,
+											  TYPALIGN_DOUBLE));
+}
+
 static void
 write_offsets(StreamWorker *w, const StreamBatch *batch)
 {
 	Oid			types[] = {INT4OID, INT4ARRAYOID, INT8ARRAYOID, INT8ARRAYOID,
-	TIMESTAMPTZARRAYOID};
+	TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID};
 	Datum	   *parts = palloc(sizeof(Datum) * w->npartitions);
 	Datum	   *old = palloc(sizeof(Datum) * w->npartitions);
 	Datum	   *new = palloc(sizeof(Datum) * w->npartitions);
 	Datum	   *events = palloc(sizeof(Datum) * w->npartitions);
+	Datum	   *lasts = palloc(sizeof(Datum) * w->npartitions);
 	bool	   *nulls = palloc(sizeof(bool) * w->npartitions);
-	Datum		values[5];
+	bool	   *last_nulls = palloc(sizeof(bool) * w->npartitions);
+	Datum		values[6];
 	int			n = 0;
-	int			lbs = 1;
 
 	for (int p = 0; p < w->npartitions; p++)
 	{
@@ -151,27 +167,28 @@ write_offsets(StreamWorker *w, const StreamBatch *batch)
 		new[n] = Int64GetDatum(batch->high[p]);
 		events[n] = TimestampTzGetDatum(event);
 		nulls[n] = TIMESTAMP_IS_NOBEGIN(event);
+		lasts[n] = TimestampTzGetDatum(batch->last[p]);
+		last_nulls[n] = TIMESTAMP_IS_NOBEGIN(batch->last[p]);
 		n++;
 	}
 	if (n == 0)
 		return;
 	prepare(&write_plan, "UPDATE weir_internal.progress p "
-			"SET applied_offset = n.new, max_event_time = n.event "
+			"SET applied_offset = n.new, max_event_time = n.event, "
+			"last_record_timestamp = n.last "
 			"FROM ROWS FROM (pg_catalog.unnest($2), "
 			"pg_catalog.unnest($3), pg_catalog.unnest($4), "
-			"pg_catalog.unnest($5)) "
-			"AS n (part, old, new, event) "
+			"pg_catalog.unnest($5), pg_catalog.unnest($6)) "
+			"AS n (part, old, new, event, last) "
 			"WHERE p.stream_id = $1 AND p.kafka_partition = n.part "
-			"AND p.applied_offset = n.old", 5, types);
+			"AND p.applied_offset = n.old", 6, types);
 	values[0] = Int32GetDatum(w->def->stream_id);
 	values[1] = PointerGetDatum(construct_array(parts, n, INT4OID, 4, true,
 												TYPALIGN_INT));
 	values[2] = int8_array(old, n);
 	values[3] = int8_array(new, n);
-	values[4] = PointerGetDatum(construct_md_array(events, nulls, 1, &n, &lbs,
-												   TIMESTAMPTZOID, 8,
-												   FLOAT8PASSBYVAL,
-												   TYPALIGN_DOUBLE));
+	values[4] = times_array(events, nulls, n);
+	values[5] = times_array(lasts, last_nulls, n);
 	if (SPI_execute_plan(write_plan, values, NULL, false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not write the progress of a stream");
 	if (SPI_processed != (uint64) n)
@@ -191,6 +208,13 @@ progress_write(StreamWorker *w, const StreamBatch *batch)
 
 	catalog_begin(&access);
 	write_offsets(w, batch);
+	if (batch->new_floor != w->floor)
+		catalog_execute("UPDATE weir_internal.stream_state "
+						"SET seek_floor = $2 WHERE stream_id = $1", 2,
+						(CatalogArg[])
+	{
+		CATALOG_INT4(w->def->stream_id), CATALOG_TIME(batch->new_floor, false)
+	});
 	if (batch->new_watermark != w->watermark)
 	{
 		prepare(&watermark_plan, "UPDATE weir_internal.stream_state "

@@ -58,6 +58,8 @@ step_sql(const StreamStatements *s, StepKind step)
 			return s->open_windows;
 		case STEP_OLDEST:
 			return s->oldest;
+		case STEP_CLEAR_TARGET:
+			return s->clear_target;
 		case STREAM_NSTEPS:
 			break;
 	}
@@ -153,6 +155,22 @@ step_exists(StreamWorker *w, const StreamBatch *batch, StepKind step)
 		step_sql(segment_plans(w, batch)->statements, step) != NULL;
 }
 
+/*
+ * Windows that start before the floor of a seek take no rows, just as if
+ * they were closed: the watermark that closes them and no others.  (Windows
+ * of local time, whose sizes differ by an hour on two days of the year, may
+ * be held closed an hour too long then; never is one emitted incomplete.)
+ */
+static TimestampTz
+floor_as_watermark(const StreamWorker *w, const StreamBatch *batch)
+{
+	if (w->plan->kind != STREAM_WINDOW ||
+		TIMESTAMP_NOT_FINITE(batch->new_floor))
+		return DT_NOBEGIN;
+	return batch->new_floor + w->plan->window_size +
+		w->def->allowed_lateness - 1;
+}
+
 void
 step_args_init(StepArgs *args, const StreamWorker *w,
 			   const StreamBatch *batch)
@@ -162,7 +180,7 @@ step_args_init(StepArgs *args, const StreamWorker *w,
 	ItemPointerSet(&args->to, batch->block_to, 0);
 	args->hash_lo = PG_INT64_MIN;
 	args->hash_hi = PG_INT64_MAX;
-	args->watermark = w->watermark;
+	args->watermark = Max(w->watermark, floor_as_watermark(w, batch));
 }
 
 static Datum

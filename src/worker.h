@@ -128,6 +128,9 @@ typedef struct PartitionShared
 	int64		mark_next[WEIR_MARKS];
 	TimestampTz mark_event[WEIR_MARKS]; /* greatest event time; DT_NOBEGIN:
 										 * none */
+	TimestampTz mark_last[WEIR_MARKS];	/* Kafka timestamp of the record at
+										 * mark_next - 1; DT_NOBEGIN: there is
+										 * none, or it is not known */
 	int64		end_offset;		/* last known; -1: unknown */
 	int64		end_asked;		/* the answer to SlotShared.ends_asked */
 	TimestampTz idle_since;		/* continuous evidence since; 0: none */

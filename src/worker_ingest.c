@@ -189,7 +189,9 @@ ingest_run(Ingest *ingest, const WorkerArgs *args)
 	position_begin(ingest);
 	position_resolve_advances(ingest);
 	for (int p = 0; p < ingest->npartitions; p++)
-		kafka_start(ingest->client, p, ingest->next[p]);
+		kafka_start(ingest->client, p,
+					TIMESTAMP_IS_NOBEGIN(ingest->verify[p]) ?
+					ingest->next[p] : ingest->next[p] - 1);
 	worker_clear_error(&slot->error);
 	slot->state = SLOT_RUNNING;
 	worker_wake_database();
