@@ -741,7 +741,10 @@ stream_analyze_with(const char *text, const StreamOptions *options,
 		return plan;
 	}
 
+	/* A window function in a row stream is a function like any other. */
 	plan->kind = STREAM_ROW;
+	plan->window_kind = WINDOW_NONE;
+	plan->window_size = 0;
 	if (options->emit_on_close)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),

@@ -183,7 +183,7 @@ add_group_state(StringInfo buf, const StreamPlan *plan)
 
 		if (!key->is_window)
 			add_column_definition(buf, key->column,
-								  stream_type_text(key->type, -1),
+								  stream_type_text(getBaseType(key->type), -1),
 								  stream_collate_text(key->type,
 													  key->collation), false);
 	}
