@@ -142,8 +142,7 @@ extern void stage_drop(int32 source_id, int32 stream_id);
 
 /* ingest_position.c: where to begin */
 extern void position_learn_partitions(Ingest *ingest);
-extern void position_wrong_topic(Ingest *ingest, const char *detail)
-			pg_attribute_noreturn();
+extern void position_wrong_topic(Ingest *ingest, const char *detail);
 extern void position_begin(Ingest *ingest);
 extern void position_resolve_new(Ingest *ingest);
 extern void position_resolve_advances(Ingest *ingest);
