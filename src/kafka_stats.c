@@ -41,8 +41,8 @@
 /* So many statistics without a leader are news. */
 #define LEADER_MISSES	3
 
-/* PostgreSQL 17 gave the parser's actions a result. */
-#if PG_VERSION_NUM >= 170000
+/* PostgreSQL 16 gave the parser's actions a result. */
+#if PG_VERSION_NUM >= 160000
 #define JSON_ACTION			static JsonParseErrorType
 #define JSON_ACTION_RETURN	return JSON_SUCCESS
 #else
