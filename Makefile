@@ -38,3 +38,5 @@ weir--$(EXTVERSION).sql: $(SQL_PARTS) weir.control
 
 # Every object depends on every header: a header is a contract.
 $(OBJS): $(wildcard src/*.h) Makefile
+
+include test/test.mk

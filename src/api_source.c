@@ -49,8 +49,8 @@ PG_FUNCTION_INFO_V1(weir_create_source);
 	" kafka_timestamp timestamptz, kafka_key bytea," \
 	" kafka_headers weir.kafka_header[]"
 
-/* Names it with "CREATE FOREIGN TABLE", so no user can have meant it. */
-#define PROBE_SERVER "weir server of the probe"
+/* Of the command that only parses the columns. */
+#define PROBE_SERVER "s"
 
 static const OptionName source_options[] = {
 	{"staging_limit", false},
@@ -97,7 +97,7 @@ check_columns(const char *text)
 	int			ncolumns = 0;
 
 	trees = source_parse_wrapped("CREATE FOREIGN TABLE t (\n", text,
-						  "\n) SERVER \"" PROBE_SERVER "\"", "columns");
+						  "\n) SERVER " PROBE_SERVER, "columns");
 	if (list_length(trees) != 1)
 		not_a_column_list();
 	stmt = (CreateForeignTableStmt *) linitial_node(RawStmt, trees)->stmt;
@@ -228,6 +228,13 @@ check_relation(Relation rel)
 					errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					errmsg("identity column \"%s\" is not supported in a source",
 						   name));
+		if (attr->attgenerated != '\0' &&
+			attr->attgenerated != ATTRIBUTE_GENERATED_STORED)
+			ereport(ERROR,
+					errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					errmsg("virtual generated column \"%s\" is not supported in a source",
+						   name),
+					errhint("Declare it STORED."));
 		if (attr->atttypid != TIMESTAMPTZOID &&
 			attr->atttypid != TIMESTAMPOID &&
 			has_epoch_option(RelationGetRelid(rel), attr->attnum))

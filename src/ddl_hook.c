@@ -183,11 +183,12 @@ follow_drops(void)
 		return;
 
 	catalog_begin(&access);
-	n = catalog_execute("DELETE FROM weir_internal.stream m"
-						" USING weir_internal.source s"
-						" WHERE m.source_id = s.source_id"
-						" AND s.relation::oid = ANY ($1)"
-						" RETURNING m.name, m.state::oid", 1, &arg);
+	n = catalog_execute("WITH gone AS (DELETE FROM weir_internal.stream m"
+						"  USING weir_internal.source s"
+						"  WHERE m.source_id = s.source_id"
+						"  AND s.relation::oid = ANY ($1) RETURNING m.*)"
+						" SELECT name, state::oid FROM gone"
+						" ORDER BY stream_id", 1, &arg);
 	changed = n;
 	drop_states(&access, n);
 	changed += catalog_execute("DELETE FROM weir_internal.source"
@@ -456,9 +457,10 @@ drop_owned_streams(Datum roles)
 	uint64		n;
 
 	catalog_begin(&access);
-	n = catalog_execute("DELETE FROM weir_internal.stream"
-						" WHERE owner::oid = ANY ($1)"
-						" RETURNING name, state::oid", 1, &arg);
+	n = catalog_execute("WITH gone AS (DELETE FROM weir_internal.stream"
+						"  WHERE owner::oid = ANY ($1) RETURNING *)"
+						" SELECT name, state::oid FROM gone"
+						" ORDER BY stream_id", 1, &arg);
 	drop_states(&access, n);
 	catalog_end(&access);
 	worker_wakeup_at_commit();

@@ -132,8 +132,7 @@ check_kafka_option(const char *name, const char *value, bool mapping)
 	if (problem)
 		ereport(ERROR,
 				errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				errmsg("invalid value for option \"%s\"", name),
-				errdetail("%s", problem));
+				errmsg("%s", problem));
 }
 
 static void
