@@ -109,31 +109,33 @@ typedef struct StreamStatements
 	char	   *apply_without;	/* the same, leaving out the rows in $6 */
 
 	/*
-	 * State only, leaving out $6; and then the target for the groups that
-	 * the batch touched and whose hash lies in [$7, $8].  The slow way,
-	 * taken when apply failed in the group stage.  Both return apply's five
-	 * counts.  emit_touched is NULL for on_close.
+	 * State only, leaving out $6; and then the target for the groups that the
+	 * batch touched and whose hash lies in [$7, $8].  The slow way, taken
+	 * when apply failed in the group stage.  Both return apply's five counts.
+	 * emit_touched is NULL for on_close.
 	 */
 	char	   *merge_state;
 	char	   *emit_touched;
 
 	/*
-	 * Read-only: evaluates all that apply's row stage and transitions do,
-	 * for the range given, without $6; throws what they throw.
+	 * Read-only: evaluates all that apply's row stage and transitions do, for
+	 * the range given, without $6; throws what they throw.
 	 */
 	char	   *probe;
 
 	/*
-	 * Rows late for a window under watermark $5, without $6:
-	 * (kafka_partition int, kafka_offset int8, kafka_timestamp timestamptz,
-	 * kafka_key bytea, window_start timestamptz of the first missed,
-	 * window_end timestamptz of the last missed, partly_applied bool,
-	 * staged_row jsonb), one row a source row.
+	 * Rows late for a window under watermark $5, without $6: (kafka_partition
+	 * int, kafka_offset int8, kafka_timestamp timestamptz, kafka_key bytea,
+	 * window_start timestamptz of the first missed, window_end timestamptz of
+	 * the last missed, partly_applied bool, staged_row jsonb), one row a
+	 * source row.
 	 */
 	char	   *late;
 
-	/* The staged rows whose tid is in $6: (kafka_partition, kafka_offset,
-	 * kafka_timestamp, kafka_key, staged_row jsonb, tid). */
+	/*
+	 * The staged rows whose tid is in $6: (kafka_partition, kafka_offset,
+	 * kafka_timestamp, kafka_key, staged_row jsonb, tid).
+	 */
 	char	   *culprits;
 
 	/*

@@ -64,23 +64,23 @@ char *
 stream_query_text(const Query *query)
 {
 	int			nest_level = stream_enter_deparse();
-	char	   *text = pg_get_querydef(copyObject(unconstify(Query *, query)),
-									   false);
+	char	   *sql = pg_get_querydef(copyObject(unconstify(Query *, query)),
+									  false);
 
 	stream_leave_deparse(nest_level);
-	while (*text == ' ')
-		text++;
-	return text;
+	while (*sql == ' ')
+		sql++;
+	return sql;
 }
 
 char *
 stream_const_text(Node *node)
 {
 	int			nest_level = stream_enter_deparse();
-	char	   *text = deparse_expression(node, NIL, false, true);
+	char	   *sql = deparse_expression(node, NIL, false, true);
 
 	stream_leave_deparse(nest_level);
-	return text;
+	return sql;
 }
 
 char *

@@ -124,6 +124,13 @@ SELECT stream_equals($$
 	GROUP BY "zone id" $$,
 	'quoted names and column aliases of the source');
 
+SELECT stream_equals($$
+	SELECT zone_id, timestamptz '2024-05-01 10:00+02' AS t, interval '-1 day 02:00' AS i,
+		date '2024-02-01' AS d, '1e-300'::float8 AS f, E'it''s \\ a "string"' AS s, count(*) AS n
+	FROM rides WHERE span > interval '2 minutes' AND pickup_at > '2024-03-30 13:00'
+	GROUP BY zone_id $$,
+	'constants are read as they were meant');
+
 -- Rows.
 SELECT stream_equals($$
 	SELECT ride_id, upper(unnest(tags)) AS tag, w.window_start, z.name
