@@ -33,6 +33,9 @@ include $(PGXS)
 # Link-time bitcode needs a matching clang, which a user need not have.
 override with_llvm = no
 
+# A server built by a newer g++ may name an option this one lacks for C++.
+override CXXFLAGS := $(filter-out -fexcess-precision=%,$(CXXFLAGS))
+
 weir--$(EXTVERSION).sql: $(SQL_PARTS) weir.control
 	cat $(SQL_PARTS) > $@
 

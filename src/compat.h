@@ -19,6 +19,7 @@
 
 #if PG_VERSION_NUM >= 180000
 #include "commands/explain_format.h"
+#include "commands/explain_state.h"
 #endif
 
 /* 17 added restriction clauses, 18 disabled nodes. */
