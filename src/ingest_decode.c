@@ -570,10 +570,13 @@ decode_run_guarded(void *arg)
 static void
 record_threw(Batch *batch, ErrorData *error)
 {
+	ErrorClass	class = error_class(error->sqlerrcode);
 	char	   *message;
 
-	if (error_class(error->sqlerrcode) != ERROR_OF_ROW)
+	if (class == ERROR_OF_OUTAGE ||
+		(class == ERROR_OF_DEFINITION && !batch->values.in_input))
 		ReThrowError(error);
+	batch->values.in_input = false;
 	message = name_column(batch, error_text(error));
 	if (batch->stage == STAGE_EVENT_TIME)
 	{

@@ -184,6 +184,40 @@ string_to_integer(const char *text, Size len, int64 *result)
 	return decimal_to_integer(&decimal, result);
 }
 
+/*
+ * Say that a value is no integer.  Like pg_strtoint64() and its kin, call it
+ * out of range if the digits it begins with already are.
+ */
+static ValueStatus
+bad_integer(ValueType *type, const DocValue *doc, ValueContext *cxt)
+{
+	uint64		limit = type->kind == VALUE_INT2 ? PG_INT16_MAX :
+		type->kind == VALUE_INT4 ? PG_INT32_MAX : PG_INT64_MAX;
+	uint64		digits = 0;
+	char	   *p;
+	char	   *end;
+	Size		len;
+
+	if (value_scalar_text(cxt, doc, &p, &len) != VALUE_OK)
+		return value_bad_syntax(cxt, type, doc);
+	end = p + len;
+	while (p < end && isspace((unsigned char) *p))
+		p++;
+	if (p < end && *p == '-')
+		limit++;
+	if (p < end && (*p == '-' || *p == '+'))
+		p++;
+	for (; p < end && *p >= '0' && *p <= '9'; p++)
+	{
+		unsigned	digit = *p - '0';
+
+		if (digits > (limit - digit) / 10)
+			return value_out_of_range(cxt, type, doc);
+		digits = digits * 10 + digit;
+	}
+	return value_bad_syntax(cxt, type, doc);
+}
+
 ValueStatus
 value_decode_integer(ValueType *type, const DocValue *doc, ValueContext *cxt,
 					 Datum *value)
@@ -219,7 +253,7 @@ value_decode_integer(ValueType *type, const DocValue *doc, ValueContext *cxt,
 		error = ERRCODE_INVALID_TEXT_REPRESENTATION;
 
 	if (error == ERRCODE_INVALID_TEXT_REPRESENTATION)
-		return value_bad_syntax(cxt, type, doc);
+		return bad_integer(type, doc, cxt);
 	if (error != 0)
 		return value_out_of_range(cxt, type, doc);
 	switch (type->kind)

@@ -489,7 +489,7 @@ segment_column_definitions(Relation source_relation)
 											  attribute->atttypmod,
 											  FORMAT_TYPE_TYPEMOD_GIVEN |
 											  FORMAT_TYPE_FORCE_QUALIFY));
-		if (OidIsValid(attribute->attcollation))
+		if (attribute->attcollation != get_typcollation(attribute->atttypid))
 			appendStringInfo(&sql, " COLLATE %s",
 							 collation_name(attribute->attcollation));
 	}

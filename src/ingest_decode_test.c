@@ -199,6 +199,10 @@ weir_decode_json(PG_FUNCTION_ARGS)
 	int			used = 0;
 
 	InitMaterializedSRF(fcinfo, 0);
+	if (PG_ARGISNULL(1) || PG_ARGISNULL(4))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("payloads and timestamp must not be null")));
 	deconstruct_array(PG_GETARG_ARRAYTYPE_P(1), BYTEAOID, -1, false,
 					  TYPALIGN_INT, &payloads, &nulls, &n);
 	make_source(&source, relation, text_argument(fcinfo, 2),
@@ -210,6 +214,8 @@ weir_decode_json(PG_FUNCTION_ARGS)
 	outcomes = palloc(n * sizeof(DecodeOutcome));
 	for (int i = 0; i < n; i++)
 	{
+		/* there is no message of librdkafka's to take headers from */
+		messages[i].kind = KAFKA_PARTITION_EOF;
 		messages[i].offset = i;
 		messages[i].timestamp_ms = PG_GETARG_INT64(4);
 		slots[i] = MakeSingleTupleTableSlot(segment_desc, &TTSOpsVirtual);
@@ -266,8 +272,19 @@ weir_decode_benchmark(PG_FUNCTION_ARGS)
 	instr_time	start;
 	instr_time	end;
 
+	if (PG_ARGISNULL(1) || PG_ARGISNULL(2))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("payloads and rounds must not be null")));
 	deconstruct_array(PG_GETARG_ARRAYTYPE_P(1), BYTEAOID, -1, false,
 					  TYPALIGN_INT, &payloads, &nulls, &n);
+	for (int i = 0; i < n; i++)
+		if (nulls[i])
+			n = 0;
+	if (n == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("payloads must be given and not be null")));
 	make_source(&source, relation, text_argument(fcinfo, 3),
 				text_argument(fcinfo, 4));
 	source.needs_key = false;

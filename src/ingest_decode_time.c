@@ -329,7 +329,7 @@ value_decode_timestamp(ValueType *type, const DocValue *doc,
 		return decode_epoch(type, doc, &decimal, cxt, value);
 	}
 	if (doc->kind != DOC_STRING)
-		return value_bad_syntax(cxt, type, doc);
+		return value_call_input(type, doc, cxt, value);
 	if (value_string(cxt, doc, &text, &len) != VALUE_OK)
 		return VALUE_BAD;
 	if (plain_digits(text, len, &integer))

@@ -587,7 +587,9 @@ value_call_input(ValueType *type, const DocValue *doc, ValueContext *cxt,
 		memcpy(copy, text, len);
 		copy[len] = '\0';
 	}
+	cxt->in_input = true;
 	status = call_input(type, copy, cxt, value);
+	cxt->in_input = false;
 	if (status == VALUE_OK)
 		leave_scratch(cxt, oldcontext, type, value);
 	else
@@ -610,10 +612,12 @@ decode_populate(ValueType *type, const DocValue *doc, ValueContext *cxt,
 		return VALUE_THROWS;
 	value_input_settings(cxt);
 	oldcontext = enter_scratch(cxt);
+	cxt->in_input = true;
 	row = DatumGetHeapTupleHeader(FunctionCall2(&type->populate,
 												PointerGetDatum(type->populate_null),
 												make_jsonb(doc, "{\"v\":",
 														   "}")));
+	cxt->in_input = false;
 	tuple.t_len = HeapTupleHeaderGetDatumLength(row);
 	ItemPointerSetInvalid(&tuple.t_self);
 	tuple.t_tableOid = InvalidOid;

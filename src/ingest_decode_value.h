@@ -96,6 +96,12 @@ typedef struct ValueContext
 	 */
 	bool		may_throw;
 	bool		input_settings; /* UTC and ISO, MDY are on */
+
+	/*
+	 * An input function is at work: whatever it says of its text is about
+	 * the record, as regclass's "relation does not exist".
+	 */
+	bool		in_input;
 	pg_tz	   *utc;
 	pg_tz	   *saved_timezone;
 	int			saved_datestyle;
