@@ -68,6 +68,57 @@ AS 'MODULE_PATHNAME', 'weir_cumulate';
 COMMENT ON FUNCTION weir.cumulate(timestamptz, interval, interval, timestamp, text) IS
 'the cumulating windows of ts, shortest first: they share the start of the tumbling window of the given size and end a step further each. origin and timezone as for weir.tumble. Errors: 22023 for a size that is no multiple of the step, sizes that are not positive or mix months with days';
 
+-- A timestamp without time zone is taken as UTC, as ingest takes it; a cast
+-- would take it at the session's zone.
+CREATE FUNCTION weir.tumble(ts timestamp, size interval,
+	origin timestamp DEFAULT NULL, timezone text DEFAULT 'UTC',
+	OUT window_start timestamptz, OUT window_end timestamptz)
+RETURNS SETOF record
+LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 1
+BEGIN ATOMIC
+	SELECT weir_internal.window_start(ts AT TIME ZONE 'UTC', size, origin, timezone),
+		weir_internal.window_end(ts AT TIME ZONE 'UTC', size, origin, timezone);
+END;
+
+COMMENT ON FUNCTION weir.tumble(timestamp, interval, timestamp, text) IS
+'as weir.tumble(timestamptz, ...), ts in UTC';
+
+CREATE FUNCTION weir.hop(ts timestamp, size interval, slide interval,
+	origin timestamp DEFAULT NULL, timezone text DEFAULT 'UTC',
+	OUT window_start timestamptz, OUT window_end timestamptz)
+RETURNS SETOF record
+LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 10
+BEGIN ATOMIC
+	SELECT w.window_start, w.window_end
+	FROM weir.hop(ts AT TIME ZONE 'UTC', size, slide, origin, timezone) w;
+END;
+
+COMMENT ON FUNCTION weir.hop(timestamp, interval, interval, timestamp, text) IS
+'as weir.hop(timestamptz, ...), ts in UTC';
+
+CREATE FUNCTION weir_internal.pane(ts timestamp, size interval,
+	slide interval, origin timestamp DEFAULT NULL, timezone text DEFAULT 'UTC',
+	OUT window_start timestamptz, OUT window_end timestamptz)
+RETURNS SETOF record
+LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 1
+BEGIN ATOMIC
+	SELECT weir_internal.pane_start(ts AT TIME ZONE 'UTC', size, slide, origin, timezone),
+		NULL::timestamptz;
+END;
+
+CREATE FUNCTION weir.cumulate(ts timestamp, size interval, step interval,
+	origin timestamp DEFAULT NULL, timezone text DEFAULT 'UTC',
+	OUT window_start timestamptz, OUT window_end timestamptz)
+RETURNS SETOF record
+LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 10
+BEGIN ATOMIC
+	SELECT w.window_start, w.window_end
+	FROM weir.cumulate(ts AT TIME ZONE 'UTC', size, step, origin, timezone) w;
+END;
+
+COMMENT ON FUNCTION weir.cumulate(timestamp, interval, interval, timestamp, text) IS
+'as weir.cumulate(timestamptz, ...), ts in UTC';
+
 CREATE FUNCTION weir.session(ts timestamptz, gap interval,
 	OUT window_start timestamptz, OUT window_end timestamptz)
 RETURNS SETOF record

@@ -37,6 +37,24 @@ FROM weir_internal.compile_query($$
 	emit => 'on_close', windows_from => '2024-05-01 00:00Z')
 WHERE step IN ('apply', 'close');
 
+-- A timestamp taken at a zone: the watermark, in UTC, moves with it.
+CREATE TABLE local_rides (pickup_at timestamp, kafka_topic text,
+	kafka_partition int, kafka_offset bigint, kafka_timestamp timestamptz,
+	kafka_key bytea, kafka_headers text[]);
+SELECT step, '-- ' || purpose, statement
+FROM weir_internal.compile_query($$
+	SELECT w.window_start, count(*) AS rides
+	FROM local_rides
+		CROSS JOIN weir.tumble(pickup_at AT TIME ZONE 'Europe/Berlin', '1 hour') w
+	GROUP BY w.window_start $$, 'local_rides', 'pickup_at', emit => 'on_close')
+WHERE step IN ('oldest', 'close');
+SELECT step, '-- ' || purpose, statement
+FROM weir_internal.compile_query($$
+	SELECT w.window_start, count(*) AS rides
+	FROM local_rides CROSS JOIN weir.hop(pickup_at, '1 hour', '30 minutes') w
+	GROUP BY w.window_start $$, 'local_rides', 'pickup_at', emit => 'on_close')
+WHERE step IN ('query', 'oldest', 'close_discard');
+
 -- Rows, and the last row of a key.
 SELECT step, '-- ' || purpose, statement
 FROM weir_internal.compile_query($$

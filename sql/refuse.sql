@@ -93,6 +93,8 @@ SELECT refused($$SELECT w.window_start, count(*) FROM rides,
 SELECT refused($$SELECT w.window_start, count(*) FROM rides,
 	weir.tumble(pickup_at AT TIME ZONE 'Europe/Berlin', '1 hour') w GROUP BY 1$$);
 SELECT refused($$SELECT w.window_start, count(*) FROM rides,
+	weir.tumble(pickup_at::timestamp, '1 hour') w GROUP BY 1$$);
+SELECT refused($$SELECT w.window_start, count(*) FROM rides,
 	weir.tumble(pickup_at, fare * '1 hour'::interval) w GROUP BY 1$$);
 SELECT refused($$SELECT w.window_start, count(*) FROM rides,
 	weir.tumble(pickup_at, NULL) w GROUP BY 1$$);

@@ -63,6 +63,14 @@ FROM generate_series('2024-03-31 00:00Z'::timestamptz, '2024-03-31 02:30Z',
 	CROSS JOIN weir.tumble(ts, '30 minutes', timezone => 'Europe/Berlin') w
 ORDER BY 1;
 
+-- A timestamp without time zone is in UTC whatever the session's zone.
+SET TimeZone = 'Asia/Tokyo';
+SELECT window_start AT TIME ZONE 'UTC' AS utc
+FROM weir.tumble('2024-05-01 10:07:30'::timestamp, '1 hour');
+SELECT count(*) FROM weir.hop('2024-05-01 10:07:30'::timestamp, '1 hour', '7 minutes');
+SELECT count(*) FROM weir.cumulate('2024-05-01 10:07:30'::timestamp, '1 hour', '5 minutes');
+SET TimeZone = 'UTC';
+
 -- No time, no window.
 SELECT * FROM weir.tumble(NULL, '1 hour');
 SELECT * FROM weir.hop('infinity', '1 hour', '10 minutes');

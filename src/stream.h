@@ -163,7 +163,10 @@ typedef struct StreamStatements
 	 */
 	char	   *open_windows;
 
-	/* Only min(window_end) of the state, by its index. */
+	/*
+	 * Only min(window_end) of the state, by its index, as a watermark has to
+	 * reach it.
+	 */
 	char	   *oldest;
 
 	/*

@@ -174,14 +174,15 @@ window_function(const FuncExpr *func, WindowKind *kind)
 /*
  * The first argument of a window function must be the event time, since the
  * watermark that closes its windows is of the event time.  A timestamp is
- * taken at a constant zone; a timestamptz may go to a timestamp and back.
+ * taken as UTC, as ingest does, or at a constant zone: then *zone is set.  A
+ * timestamptz may go to a timestamp and back; a local time without zone would
+ * go back when clocks do.
  */
 static bool
-is_event_time(Query *query, Node *node, const StreamParts *parts)
+is_event_time(Query *query, Node *node, const StreamParts *parts, Const **zone)
 {
 	List	   *zones = NIL;
 	Var		   *var;
-	Oid			type;
 
 	node = compat_flatten_aliases(query, node);
 	while (!IsA(node, Var))
@@ -206,9 +207,7 @@ is_event_time(Query *query, Node *node, const StreamParts *parts)
 				zones = lappend(zones, linitial(func->args));
 				node = lsecond(func->args);
 				break;
-			case F_TIMESTAMPTZ_TIMESTAMP:
-			case F_TIMESTAMP_TIMESTAMPTZ:
-				zones = lappend(zones, makeNullConst(TEXTOID, -1, InvalidOid));
+			case F_TIMESTAMP_DATE:
 				node = linitial(func->args);
 				break;
 			default:
@@ -219,11 +218,29 @@ is_event_time(Query *query, Node *node, const StreamParts *parts)
 	if (var->varlevelsup != 0 || var->varno != parts->source_rti ||
 		var->varattno != parts->event_time)
 		return false;
-	type = var->vartype;
-	if (type == TIMESTAMPTZOID)
+	if (getBaseType(var->vartype) == TIMESTAMPTZOID)
 		return zones == NIL ||
 			(list_length(zones) == 2 && equal(linitial(zones), lsecond(zones)));
-	return list_length(zones) == 1;
+	if (zones != NIL)
+		*zone = linitial_node(Const, zones);
+	return list_length(zones) <= 1;
+}
+
+static void
+refuse_event_time(const StreamPlan *plan)
+{
+	const StreamParts *parts = stream_parts(plan);
+	Oid			type = get_atttype(plan->source_relid, parts->event_time);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("the first argument of a window function in a stream must be the event-time column of the source"),
+			 errdetail("The event-time column is \"%s\".",
+					   (char *) list_nth(parts->source_columns,
+										 parts->event_time - 1)),
+			 getBaseType(type) == DATEOID ?
+			 errhint("Cast it to timestamp.") :
+			 errhint("Name the column as it is; for windows of local time give the argument timezone.")));
 }
 
 static void
@@ -234,19 +251,16 @@ check_window(Query *query, FuncExpr *func, StreamPlan *plan)
 	ListCell   *lc;
 	WindowArgs	window;
 	Const	   *values[5];
+	Const	   *zone = NULL;
 	int			n = 0;
 
 	/* Named and default arguments in their places, constants folded. */
 	func = castNode(FuncExpr,
 					eval_const_expressions(NULL, copyObject((Node *) func)));
-	if (!is_event_time(query, linitial(func->args), parts))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("the first argument of a window function in a stream must be the event-time column of the source"),
-				 errdetail("The event-time column is \"%s\".",
-						   (char *) list_nth(parts->source_columns,
-											 parts->event_time - 1)),
-				 errhint("Name the column as it is; for windows of local time give the argument timezone.")));
+	if (!is_event_time(query, linitial(func->args), parts, &zone))
+		refuse_event_time(plan);
+	if (zone != NULL)
+		parts->event_zone = stream_const_text((Node *) zone);
 
 	initStringInfo(&args);
 	for_each_from(lc, func->args, 1)

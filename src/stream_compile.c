@@ -628,6 +628,8 @@ compile_clear_target(const CompileContext *c)
 static void
 compile_windows(const CompileContext *c, StreamStatements *st)
 {
+	const char *zone = stream_parts(c->plan)->event_zone;
+
 	st->late = compile_late(c);
 	st->close = compile_close(c, c->emit_on_close, false);
 	if (!c->emit_on_close)
@@ -639,18 +641,31 @@ compile_windows(const CompileContext *c, StreamStatements *st)
 				 "\tcount(*) AS windows, coalesce(sum(groups), 0)::bigint AS groups\n"
 				 "FROM (SELECT window_end, window_start, count(*) AS groups\n"
 				 "\tFROM %s GROUP BY window_end, window_start) w", c->state);
-	st->oldest = psprintf("SELECT min(window_end) FROM %s", c->state);
+	st->oldest = psprintf("SELECT min(window_end)%s FROM %s",
+						  zone == NULL ? "" :
+						  psprintf(" AT TIME ZONE %s AT TIME ZONE 'UTC'", zone),
+						  c->state);
 }
 
+/*
+ * The watermark, less the allowed lateness, on the time line of the windows.
+ * For ingest a timestamp is UTC; when the query takes it at another zone, the
+ * watermark moves with it.
+ */
 static char *
-lateness_limit(int64 lateness)
+lateness_limit(const StreamPlan *plan, int64 lateness)
 {
+	const char *watermark = "$5";
+
+	if (stream_parts(plan)->event_zone != NULL)
+		watermark = psprintf("($5 AT TIME ZONE 'UTC' AT TIME ZONE %s)",
+							 stream_parts(plan)->event_zone);
 	if (lateness == 0)
-		return "$5";
+		return pstrdup(watermark);
 	if (lateness % USECS_PER_SEC == 0)
-		return psprintf("$5 - '%lld seconds'::interval",
+		return psprintf("%s - '%lld seconds'::interval", watermark,
 						(long long) (lateness / USECS_PER_SEC));
-	return psprintf("$5 - '%lld microseconds'::interval",
+	return psprintf("%s - '%lld microseconds'::interval", watermark,
 					(long long) lateness);
 }
 
@@ -679,7 +694,7 @@ stream_compile(const StreamPlan *plan, const StreamOptions *options,
 	context.state = state;
 	context.target = target;
 	context.emit_on_close = options->emit_on_close;
-	context.limit = lateness_limit(options->allowed_lateness);
+	context.limit = lateness_limit(plan, options->allowed_lateness);
 	if (options->windows_from != 0)
 		context.windows_from = timestamp_literal(options->windows_from);
 

@@ -144,8 +144,8 @@ replace_window_by_pane(Query *query, const StreamParts *parts)
 	RangeTblFunction *function = linitial_node(RangeTblFunction,
 											   rte->functions);
 	FuncExpr   *func = castNode(FuncExpr, function->funcexpr);
-	Oid			types[5] = {TIMESTAMPTZOID, INTERVALOID, INTERVALOID,
-	TIMESTAMPOID, TEXTOID};
+	Oid			types[5] = {exprType(linitial(func->args)), INTERVALOID,
+	INTERVALOID, TIMESTAMPOID, TEXTOID};
 
 	func->funcid = LookupFuncName(list_make2(makeString(WEIR_INTERNAL_SCHEMA),
 											 makeString("pane")),
