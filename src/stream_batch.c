@@ -35,6 +35,7 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/lmgr.h"
+#include "utils/acl.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -376,12 +377,34 @@ publish(StreamWorker *w, StreamBatch *batch, TimestampTz started)
 	}
 }
 
+/*
+ * May the owner still read the source?  The rights on dimensions and target
+ * are checked by the statements themselves; the statements read a segment's
+ * view instead of the source.
+ */
+static void
+check_source_privilege(const StreamWorker *w)
+{
+	Oid			relid = w->def->source_relid;
+
+	if (pg_class_aclcheck(relid, w->def->owner, ACL_SELECT) != ACLCHECK_OK &&
+		pg_attribute_aclcheck_all(relid, w->def->owner, ACL_SELECT,
+								  ACLMASK_ANY) != ACLCHECK_OK)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for source \"%s\"",
+						w->source->name),
+				 errhint("Grant SELECT on the source to the owner of stream "
+						 "\"%s\" and call weir.resume().", w->def->name)));
+}
+
 /* Steps 3 to 8, connected to SPI. */
 static bool
 run_steps(StreamWorker *w, StreamBatch *batch, bool careful)
 {
 	if (!progress_lock(w))
 		return false;
+	check_source_privilege(w);
 	batch->snapshot = RegisterSnapshot(GetTransactionSnapshot());
 	PushActiveSnapshot(batch->snapshot);
 	if (batch->rows)

@@ -76,6 +76,11 @@ progress_read(StreamWorker *w)
 	w->npartitions = 0;
 	if (n > 0 && !sought)
 	{
+		if (w->applied)
+		{
+			pfree(w->applied);
+			pfree(w->max_event);
+		}
 		w->applied = MemoryContextAlloc(w->cxt, sizeof(int64) * n);
 		w->max_event = MemoryContextAlloc(w->cxt, sizeof(TimestampTz) * n);
 		for (uint64 i = 0; i < n; i++)

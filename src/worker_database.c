@@ -139,6 +139,19 @@ may_work_on(Oid dbid)
 	return may;
 }
 
+/*
+ * Could the extension come or go with it?  DROP SCHEMA and DROP OWNED may
+ * take it along.
+ */
+static bool
+may_concern_extension(Node *statement)
+{
+	if (IsA(statement, DropStmt))
+		return ((DropStmt *) statement)->removeType == OBJECT_EXTENSION ||
+			((DropStmt *) statement)->removeType == OBJECT_SCHEMA;
+	return true;
+}
+
 static bool
 concerns_databases(Node *statement)
 {
@@ -152,7 +165,9 @@ concerns_databases(Node *statement)
 		case T_RenameStmt:
 			return ((RenameStmt *) statement)->renameType == OBJECT_DATABASE;
 		case T_CreateExtensionStmt:
-			return true;
+		case T_DropStmt:
+		case T_DropOwnedStmt:
+			return may_concern_extension(statement);
 		default:
 			return false;
 	}
@@ -187,6 +202,7 @@ process_utility(PlannedStmt *pstmt, const char *query_string,
 		return;
 	}
 	worker_rescan_at_commit();
+	worker_wakeup_at_commit();
 	dbid = database_worked_on(pstmt->utilityStmt);
 	if (!OidIsValid(dbid) || worker_database_find(dbid) == NULL ||
 		dbid == MyDatabaseId || !may_work_on(dbid))

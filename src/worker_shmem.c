@@ -157,6 +157,7 @@ worker_slot_claim(int32 source_id, int32 stream_id)
 	for (int i = 0; slot == NULL && i < weir_shared->nslots; i++)
 	{
 		SlotShared *candidate = &weir_shared->slots[i];
+		uint64		epoch = candidate->epoch;
 
 		if (candidate->in_use)
 			continue;
@@ -165,6 +166,7 @@ worker_slot_claim(int32 source_id, int32 stream_id)
 		memset((char *) slot + sizeof(LWLock), 0,
 			   sizeof(SlotShared) - sizeof(LWLock));
 		slot->in_use = true;
+		slot->epoch = epoch;	/* never goes back: readers compare it */
 		slot->dbid = MyDatabaseId;
 		slot->source_id = source_id;
 		slot->stream_id = stream_id;
