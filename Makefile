@@ -43,3 +43,4 @@ weir--$(EXTVERSION).sql: $(SQL_PARTS) weir.control
 $(OBJS): $(wildcard src/*.h) Makefile
 
 include test/test.mk
+include demo/demo.mk
