@@ -255,8 +255,8 @@ fill_kafka_columns(Batch *batch, const KafkaMessage *message,
 	if (ms >= 0 && ms < END_TIMESTAMP / 1000)
 	{
 		TimestampTz time = (TimestampTz) ms * 1000 -
-			(int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) *
-			USECS_PER_DAY;
+		(int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) *
+		USECS_PER_DAY;
 
 		values[SEGMENT_ATTR_TIMESTAMP - 1] = TimestampTzGetDatum(time);
 		isnull[SEGMENT_ATTR_TIMESTAMP - 1] = false;

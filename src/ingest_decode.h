@@ -52,8 +52,8 @@ struct Decoder
 
 	/*
 	 * Columns in the order of decoding: those the filter names, then those
-	 * the event time needs, then the rest.  Generated ones come last, but
-	 * for a generated event time, which is event_column.
+	 * the event time needs, then the rest.  Generated ones come last, but for
+	 * a generated event time, which is event_column.
 	 */
 	int			ncolumns;
 	ColumnPlan *columns;

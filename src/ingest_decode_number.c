@@ -58,10 +58,10 @@ static const float float4_power[FLOAT4_EXACT_POWER + 1] = {
  * Read [+-]digits[.digits][e[+-]digits]; false when text is anything else.
  */
 bool
-decimal_parse(const char *text, Size len, Decimal *decimal)
+decimal_parse(const char *str, Size len, Decimal *decimal)
 {
-	const char *p = text;
-	const char *end = text + len;
+	const char *p = str;
+	const char *end = str + len;
 	uint64		digits = 0;
 	int			taken = 0;		/* significant digits in it */
 	int			exponent = 0;
@@ -161,17 +161,17 @@ decimal_to_integer(const Decimal *decimal, int64 *result)
  * What pg_strtoint64() accepts: white space around a sign and digits.
  */
 static int
-string_to_integer(const char *text, Size len, int64 *result)
+string_to_integer(const char *str, Size len, int64 *result)
 {
-	const char *end = text + len;
+	const char *end = str + len;
 	Decimal		decimal;
 	const char *p;
 
-	while (text < end && isspace((unsigned char) *text))
-		text++;
-	while (end > text && isspace((unsigned char) end[-1]))
+	while (str < end && isspace((unsigned char) *str))
+		str++;
+	while (end > str && isspace((unsigned char) end[-1]))
 		end--;
-	p = text;
+	p = str;
 	if (p < end && (*p == '-' || *p == '+'))
 		p++;
 	if (p == end)
@@ -179,7 +179,7 @@ string_to_integer(const char *text, Size len, int64 *result)
 	for (; p < end; p++)
 		if (*p < '0' || *p > '9')
 			return ERRCODE_INVALID_TEXT_REPRESENTATION;
-	if (!decimal_parse(text, end - text, &decimal))
+	if (!decimal_parse(str, end - str, &decimal))
 		return ERRCODE_INVALID_TEXT_REPRESENTATION;
 	return decimal_to_integer(&decimal, result);
 }
@@ -192,7 +192,7 @@ static ValueStatus
 bad_integer(ValueType *type, const DocValue *doc, ValueContext *cxt)
 {
 	uint64		limit = type->kind == VALUE_INT2 ? PG_INT16_MAX :
-		type->kind == VALUE_INT4 ? PG_INT32_MAX : PG_INT64_MAX;
+	type->kind == VALUE_INT4 ? PG_INT32_MAX : PG_INT64_MAX;
 	uint64		digits = 0;
 	char	   *p;
 	char	   *end;
@@ -237,12 +237,12 @@ value_decode_integer(ValueType *type, const DocValue *doc, ValueContext *cxt,
 	}
 	else if (doc->kind == DOC_STRING)
 	{
-		char	   *text;
+		char	   *str;
 		Size		len;
 
-		if (value_string(cxt, doc, &text, &len) != VALUE_OK)
+		if (value_string(cxt, doc, &str, &len) != VALUE_OK)
 			return VALUE_BAD;
-		error = string_to_integer(text, len, &integer);
+		error = string_to_integer(str, len, &integer);
 #if PG_VERSION_NUM >= 160000
 		/* there are hexadecimal integers, and underscores in them */
 		if (error == ERRCODE_INVALID_TEXT_REPRESENTATION)
@@ -277,26 +277,26 @@ value_decode_integer(ValueType *type, const DocValue *doc, ValueContext *cxt,
 
 /* Could a string be a float or numeric that is not just digits? */
 static bool
-maybe_number(const char *text, Size len)
+maybe_number(const char *str, Size len)
 {
-	while (len > 0 && isspace((unsigned char) *text))
+	while (len > 0 && isspace((unsigned char) *str))
 	{
-		text++;
+		str++;
 		len--;
 	}
-	return len > 0 && strchr("0123456789+-.nNiI", *text) != NULL;
+	return len > 0 && strchr("0123456789+-.nNiI", *str) != NULL;
 }
 
 /* A float whose digits are not exact in binary: as float8in() reads it. */
 static ValueStatus
 float_from_text(ValueType *type, const DocValue *doc, ValueContext *cxt,
-				const char *text, Size len, Datum *value)
+				const char *str, Size len, Datum *value)
 {
 	char		buffer[128];
 	char	   *copy = len < sizeof(buffer) ? buffer : palloc(len + 1);
 	bool		out_of_range;
 
-	memcpy(copy, text, len);
+	memcpy(copy, str, len);
 	copy[len] = '\0';
 	if (type->kind == VALUE_FLOAT4)
 	{
@@ -327,7 +327,7 @@ ValueStatus
 value_decode_float(ValueType *type, const DocValue *doc, ValueContext *cxt,
 				   Datum *value)
 {
-	char	   *text;
+	char	   *str;
 	Size		len;
 	Decimal		decimal;
 	bool		single = type->kind == VALUE_FLOAT4;
@@ -335,18 +335,18 @@ value_decode_float(ValueType *type, const DocValue *doc, ValueContext *cxt,
 
 	if (doc->kind == DOC_STRING)
 	{
-		if (value_string(cxt, doc, &text, &len) != VALUE_OK)
+		if (value_string(cxt, doc, &str, &len) != VALUE_OK)
 			return VALUE_BAD;
 	}
 	else if (doc->kind == DOC_NUMBER)
 	{
-		text = unconstify(char *, doc->text);
+		str = unconstify(char *, doc->text);
 		len = doc->len;
 	}
 	else
 		return value_bad_syntax(cxt, type, doc);
-	if (!decimal_parse(text, len, &decimal))
-		return maybe_number(text, len) ?
+	if (!decimal_parse(str, len, &decimal))
+		return maybe_number(str, len) ?
 			value_call_input(type, doc, cxt, value) :
 			value_bad_syntax(cxt, type, doc);
 
@@ -359,7 +359,7 @@ value_decode_float(ValueType *type, const DocValue *doc, ValueContext *cxt,
 	else if (!decimal.exact ||
 			 power > (single ? FLOAT4_EXACT_POWER : FLOAT8_EXACT_POWER) ||
 			 decimal.digits > (single ? FLOAT4_EXACT : FLOAT8_EXACT))
-		return float_from_text(type, doc, cxt, text, len, value);
+		return float_from_text(type, doc, cxt, str, len, value);
 	if (single)
 	{
 		float		result = (float) decimal.digits;
@@ -428,7 +428,7 @@ ValueStatus
 value_decode_numeric(ValueType *type, const DocValue *doc, ValueContext *cxt,
 					 Datum *value)
 {
-	char	   *text;
+	char	   *str;
 	Size		len;
 	Decimal		decimal;
 	int64		digits;
@@ -437,18 +437,18 @@ value_decode_numeric(ValueType *type, const DocValue *doc, ValueContext *cxt,
 
 	if (doc->kind == DOC_STRING)
 	{
-		if (value_string(cxt, doc, &text, &len) != VALUE_OK)
+		if (value_string(cxt, doc, &str, &len) != VALUE_OK)
 			return VALUE_BAD;
 	}
 	else if (doc->kind == DOC_NUMBER)
 	{
-		text = unconstify(char *, doc->text);
+		str = unconstify(char *, doc->text);
 		len = doc->len;
 	}
 	else
 		return value_bad_syntax(cxt, type, doc);
-	if (!decimal_parse(text, len, &decimal))
-		return maybe_number(text, len) ?
+	if (!decimal_parse(str, len, &decimal))
+		return maybe_number(str, len) ?
 			value_call_input(type, doc, cxt, value) :
 			value_bad_syntax(cxt, type, doc);
 
@@ -463,7 +463,7 @@ value_decode_numeric(ValueType *type, const DocValue *doc, ValueContext *cxt,
 	if (overflow)
 	{
 		int			room = typmod_precision(type->typmod) -
-			typmod_scale(type->typmod);
+		typmod_scale(type->typmod);
 
 		return value_bad(cxt, ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
 						 "numeric field overflow: A field with precision %d, scale %d must round to an absolute value less than %s%d.",

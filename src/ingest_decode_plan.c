@@ -216,7 +216,7 @@ static void
 compile_column(Compilation *state, ColumnPlan *column, AttrNumber attnum)
 {
 	Form_pg_attribute attribute =
-		TupleDescAttr(RelationGetDescr(state->relation), attnum - 1);
+	TupleDescAttr(RelationGetDescr(state->relation), attnum - 1);
 	Node	   *expression;
 
 	column->attnum = attnum;
@@ -375,7 +375,7 @@ decoder_create(const SourceDef *source, Relation relation,
 	MemoryContext oldcontext = MemoryContextSwitchTo(own);
 	MemoryContextCallback *callback = palloc0(sizeof(*callback));
 	Decoder    *decoder = palloc0(sizeof(*decoder));
-	Compilation	state = {.decoder = decoder,.relation = relation};
+	Compilation state = {.decoder = decoder,.relation = relation};
 	Bitmapset  *filter_columns = NULL;
 
 	decoder->cxt = own;

@@ -292,7 +292,7 @@ decode_integer_epoch(ValueType *type, const DocValue *doc, int64 integer,
 
 /* Is text nothing but 1 to 18 digits? */
 static inline bool
-plain_digits(const char *text, Size len, int64 *result)
+plain_digits(const char *str, Size len, int64 *result)
 {
 	int64		digits = 0;
 
@@ -300,7 +300,7 @@ plain_digits(const char *text, Size len, int64 *result)
 		return false;
 	for (Size i = 0; i < len; i++)
 	{
-		unsigned	digit = (unsigned char) text[i] - '0';
+		unsigned	digit = (unsigned char) str[i] - '0';
 
 		if (digit > 9)
 			return false;
@@ -314,7 +314,7 @@ ValueStatus
 value_decode_timestamp(ValueType *type, const DocValue *doc,
 					   ValueContext *cxt, Datum *value)
 {
-	char	   *text;
+	char	   *str;
 	Size		len;
 	Decimal		decimal;
 	IsoTime		iso;
@@ -330,11 +330,11 @@ value_decode_timestamp(ValueType *type, const DocValue *doc,
 	}
 	if (doc->kind != DOC_STRING)
 		return value_call_input(type, doc, cxt, value);
-	if (value_string(cxt, doc, &text, &len) != VALUE_OK)
+	if (value_string(cxt, doc, &str, &len) != VALUE_OK)
 		return VALUE_BAD;
-	if (plain_digits(text, len, &integer))
+	if (plain_digits(str, len, &integer))
 		return decode_integer_epoch(type, doc, integer, cxt, value);
-	if (parse_iso(text, len, &iso))
+	if (parse_iso(str, len, &iso))
 	{
 		Timestamp	result = (date2j(iso.year, iso.month, iso.day) -
 							  POSTGRES_EPOCH_JDATE) * USECS_PER_DAY + iso.time;
@@ -345,7 +345,7 @@ value_decode_timestamp(ValueType *type, const DocValue *doc,
 		*value = TimestampGetDatum(round_to_typmod(result, type->typmod));
 		return VALUE_OK;
 	}
-	if (decimal_parse(text, len, &decimal))
+	if (decimal_parse(str, len, &decimal))
 		return decode_epoch(type, doc, &decimal, cxt, value);
 	return value_call_input(type, doc, cxt, value);
 }
@@ -354,15 +354,15 @@ ValueStatus
 value_decode_date(ValueType *type, const DocValue *doc, ValueContext *cxt,
 				  Datum *value)
 {
-	char	   *text;
+	char	   *str;
 	Size		len;
 	IsoTime		iso;
 
 	if (doc->kind == DOC_STRING)
 	{
-		if (value_string(cxt, doc, &text, &len) != VALUE_OK)
+		if (value_string(cxt, doc, &str, &len) != VALUE_OK)
 			return VALUE_BAD;
-		if (parse_iso(text, len, &iso))
+		if (parse_iso(str, len, &iso))
 		{
 			*value = DateADTGetDatum(date2j(iso.year, iso.month, iso.day) -
 									 POSTGRES_EPOCH_JDATE);

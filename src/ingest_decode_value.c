@@ -31,15 +31,11 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "catalog/pg_type.h"
-#include "funcapi.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
-#include "nodes/makefuncs.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
-#include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 #include "utils/json.h"
 #include "utils/lsyscache.h"
@@ -130,19 +126,19 @@ value_bad(ValueContext *cxt, int sqlerrcode, const char *format,...)
 static const char *
 quotable(ValueContext *cxt, const DocValue *doc)
 {
-	char	   *text;
+	char	   *str;
 	Size		len;
 
 	if (doc->kind != DOC_STRING ||
-		value_string(cxt, doc, &text, &len) != VALUE_OK)
+		value_string(cxt, doc, &str, &len) != VALUE_OK)
 	{
-		text = unconstify(char *, doc->text);
+		str = unconstify(char *, doc->text);
 		len = doc->len;
 	}
 	if (len <= QUOTED_BYTES)
-		return pnstrdup(text, len);
-	len = pg_mbcliplen(text, len, QUOTED_BYTES);
-	return psprintf("%.*s...", (int) len, text);
+		return pnstrdup(str, len);
+	len = pg_mbcliplen(str, len, QUOTED_BYTES);
+	return psprintf("%.*s...", (int) len, str);
 }
 
 ValueStatus
@@ -194,28 +190,28 @@ unescape(ValueContext *cxt, const DocValue *doc, char *dst, Size *len)
 
 /* The characters of a string; not copied when they stand in the message. */
 ValueStatus
-value_string(ValueContext *cxt, const DocValue *doc, char **text, Size *len)
+value_string(ValueContext *cxt, const DocValue *doc, char **str, Size *len)
 {
 	if (!doc->escaped)
 	{
-		*text = unconstify(char *, doc->text);
+		*str = unconstify(char *, doc->text);
 		*len = doc->len;
 		return VALUE_OK;
 	}
-	*text = value_alloc(cxt, doc->len);
-	return unescape(cxt, doc, *text, len);
+	*str = value_alloc(cxt, doc->len);
+	return unescape(cxt, doc, *str, len);
 }
 
 /* A number as numeric_out() prints it. */
 static ValueStatus
-number_text(ValueContext *cxt, const DocValue *doc, char **text, Size *len)
+number_text(ValueContext *cxt, const DocValue *doc, char **str, Size *len)
 {
 	const char *p = doc->text;
 	const char *end = p + doc->len;
 	char	   *copy;
 	Datum		number;
 
-	*text = unconstify(char *, doc->text);
+	*str = unconstify(char *, doc->text);
 	*len = doc->len;
 	if (doc->is_integer)
 		return VALUE_OK;
@@ -225,7 +221,7 @@ number_text(ValueContext *cxt, const DocValue *doc, char **text, Size *len)
 			;
 		if (p == end)
 		{
-			*text += 1;			/* a numeric knows no negative zero */
+			*str += 1;			/* a numeric knows no negative zero */
 			*len -= 1;
 			return VALUE_OK;
 		}
@@ -244,8 +240,8 @@ number_text(ValueContext *cxt, const DocValue *doc, char **text, Size *len)
 	number = DirectFunctionCall3(numeric_in, CStringGetDatum(copy),
 								 ObjectIdGetDatum(InvalidOid),
 								 Int32GetDatum(-1));
-	*text = DatumGetCString(DirectFunctionCall1(numeric_out, number));
-	*len = strlen(*text);
+	*str = DatumGetCString(DirectFunctionCall1(numeric_out, number));
+	*len = strlen(*str);
 	return VALUE_OK;
 }
 
@@ -254,14 +250,14 @@ number_text(ValueContext *cxt, const DocValue *doc, char **text, Size *len)
  * object or array is its own.
  */
 ValueStatus
-value_scalar_text(ValueContext *cxt, const DocValue *doc, char **text,
+value_scalar_text(ValueContext *cxt, const DocValue *doc, char **str,
 				  Size *len)
 {
 	if (doc->kind == DOC_STRING)
-		return value_string(cxt, doc, text, len);
+		return value_string(cxt, doc, str, len);
 	if (doc->kind == DOC_NUMBER)
-		return number_text(cxt, doc, text, len);
-	*text = unconstify(char *, doc->text);
+		return number_text(cxt, doc, str, len);
+	*str = unconstify(char *, doc->text);
 	*len = doc->len;
 	return VALUE_OK;
 }
@@ -398,7 +394,7 @@ static Datum
 make_jsonb(const DocValue *doc, const char *prefix, const char *suffix)
 {
 	bool		quoted = doc->kind == DOC_STRING;
-	const char *json = doc->text - quoted;
+	const char *json = quoted ? &doc->text[-1] : doc->text;
 	Size		len = doc->len + 2 * quoted;
 	Size		prefix_len = strlen(prefix);
 	char	   *copy = palloc(prefix_len + len + strlen(suffix) + 1);
@@ -540,13 +536,13 @@ decode_uuid(ValueType *type, const DocValue *doc, ValueContext *cxt,
 
 /* Call the type's input function on a text. */
 static ValueStatus
-call_input(ValueType *type, char *text, ValueContext *cxt, Datum *value)
+call_input(ValueType *type, char *str, ValueContext *cxt, Datum *value)
 {
 #ifdef WEIR_SOFT_ERRORS
 	ErrorSaveContext soft = {T_ErrorSaveContext};
 
 	soft.details_wanted = true;
-	if (!InputFunctionCallSafe(&type->input, text, type->typioparam,
+	if (!InputFunctionCallSafe(&type->input, str, type->typioparam,
 							   type->typmod, (Node *) &soft, value))
 	{
 		char	   *message = error_text(soft.error_data);
@@ -554,7 +550,7 @@ call_input(ValueType *type, char *text, ValueContext *cxt, Datum *value)
 		return value_bad(cxt, soft.error_data->sqlerrcode, "%s", message);
 	}
 #else
-	*value = InputFunctionCall(&type->input, text, type->typioparam,
+	*value = InputFunctionCall(&type->input, str, type->typioparam,
 							   type->typmod);
 #endif
 	return VALUE_OK;
@@ -566,14 +562,14 @@ value_call_input(ValueType *type, const DocValue *doc, ValueContext *cxt,
 				 Datum *value)
 {
 	MemoryContext oldcontext;
-	char	   *text;
+	char	   *str;
 	char	   *copy;
 	Size		len;
 	ValueStatus status;
 
 	if (!cxt->may_throw)
 		return VALUE_THROWS;
-	status = value_scalar_text(cxt, doc, &text, &len);
+	status = value_scalar_text(cxt, doc, &str, &len);
 	if (status != VALUE_OK)
 		return status;
 	value_input_settings(cxt);
@@ -584,7 +580,7 @@ value_call_input(ValueType *type, const DocValue *doc, ValueContext *cxt,
 	else
 	{
 		copy = palloc(len + 1);
-		memcpy(copy, text, len);
+		memcpy(copy, str, len);
 		copy[len] = '\0';
 	}
 	cxt->in_input = true;
@@ -751,121 +747,4 @@ value_decode(ValueType *type, const DocValue *doc, ValueContext *cxt,
 			return decode_populate(type, doc, cxt, value, isnull);
 	}
 	pg_unreachable();
-}
-
-/*
- * Compiling
- */
-
-/* The types with a way of their own. */
-static bool
-direct_kind(Oid typid, ValueKind *kind)
-{
-	static const struct
-	{
-		Oid			typid;
-		ValueKind	kind;
-	}			direct[] = {
-		{INT2OID, VALUE_INT2},
-		{INT4OID, VALUE_INT4},
-		{INT8OID, VALUE_INT8},
-		{FLOAT4OID, VALUE_FLOAT4},
-		{FLOAT8OID, VALUE_FLOAT8},
-		{NUMERICOID, VALUE_NUMERIC},
-		{BOOLOID, VALUE_BOOL},
-		{TEXTOID, VALUE_TEXT},
-		{VARCHAROID, VALUE_VARCHAR},
-		{BPCHAROID, VALUE_BPCHAR},
-		{TIMESTAMPOID, VALUE_TIMESTAMP},
-		{TIMESTAMPTZOID, VALUE_TIMESTAMPTZ},
-		{DATEOID, VALUE_DATE},
-		{UUIDOID, VALUE_UUID},
-		{JSONOID, VALUE_JSON},
-		{JSONBOID, VALUE_JSONB}
-	};
-
-	for (int i = 0; i < lengthof(direct); i++)
-		if (direct[i].typid == typid)
-		{
-			*kind = direct[i].kind;
-			return true;
-		}
-	return false;
-}
-
-/*
- * Prepare jsonb_populate_record() for a row of one column.  It learns the
- * row's type from its first argument, as it would in
- * SELECT jsonb_populate_record(r, ...) with r of type record.
- */
-static void
-compile_populate(ValueType *type)
-{
-	Datum		null = (Datum) 0;
-	bool		isnull = true;
-	HeapTuple	tuple;
-	Const	   *row;
-	Const	   *json;
-
-	type->populate_desc = CreateTemplateTupleDesc(1);
-	TupleDescInitEntry(type->populate_desc, 1, "v", type->typid,
-					   type->typmod, 0);
-	type->populate_desc = BlessTupleDesc(type->populate_desc);
-	tuple = heap_form_tuple(type->populate_desc, &null, &isnull);
-	type->populate_null =
-		DatumGetHeapTupleHeader(heap_copy_tuple_as_datum(tuple,
-														 type->populate_desc));
-	fmgr_info(F_JSONB_POPULATE_RECORD, &type->populate);
-	row = makeNullConst(RECORDOID, -1, InvalidOid);
-	json = makeNullConst(JSONBOID, -1, InvalidOid);
-	fmgr_info_set_expr((Node *) makeFuncExpr(F_JSONB_POPULATE_RECORD,
-											 RECORDOID,
-											 list_make2(row, json),
-											 InvalidOid, InvalidOid,
-											 COERCE_EXPLICIT_CALL),
-					   &type->populate);
-}
-
-ValueType *
-value_type_compile(Oid typid, int32 typmod, EpochUnit epoch)
-{
-	ValueType  *type = palloc0(sizeof(ValueType));
-	Oid			element;
-	Oid			input;
-
-	type->typid = typid;
-	type->typmod = typmod;
-	type->epoch = epoch;
-	type->cxt = CurrentMemoryContext;
-	get_typlenbyvalalign(typid, &type->len, &type->byval, &type->align);
-	if (get_typtype(typid) == TYPTYPE_DOMAIN)
-	{
-		Oid			base;
-
-		base = getBaseTypeAndTypmod(typid, &typmod);
-		type->kind = VALUE_DOMAIN;
-		type->element = value_type_compile(base, typmod, epoch);
-		return type;
-	}
-	getTypeInputInfo(typid, &input, &type->typioparam);
-	fmgr_info(input, &type->input);
-	if (direct_kind(typid, &type->kind))
-		return type;
-	element = get_element_type(typid);
-	if (OidIsValid(element))
-	{
-		type->kind = VALUE_ARRAY;
-		type->element = value_type_compile(element, typmod, epoch);
-		compile_populate(type);
-		if (type->element->kind == VALUE_POPULATE)
-			type->kind = VALUE_POPULATE;
-	}
-	else if (type_is_rowtype(typid))
-	{
-		type->kind = VALUE_POPULATE;
-		compile_populate(type);
-	}
-	else
-		type->kind = VALUE_INPUT;
-	return type;
 }

@@ -98,8 +98,8 @@ typedef struct ValueContext
 	bool		input_settings; /* UTC and ISO, MDY are on */
 
 	/*
-	 * An input function is at work: whatever it says of its text is about
-	 * the record, as regclass's "relation does not exist".
+	 * An input function is at work: whatever it says of its text is about the
+	 * record, as regclass's "relation does not exist".
 	 */
 	bool		in_input;
 	pg_tz	   *utc;
@@ -166,7 +166,7 @@ typedef struct Decimal
 	int			scale;			/* digits after the point, as written */
 } Decimal;
 
-extern bool decimal_parse(const char *text, Size len, Decimal *decimal);
+extern bool decimal_parse(const char *str, Size len, Decimal *decimal);
 extern const int64 decimal_power[19];
 
 /* For the parts: allocate, fail, call the type's input function. */
@@ -178,9 +178,9 @@ extern ValueStatus value_bad_syntax(ValueContext *cxt, ValueType *type,
 extern ValueStatus value_out_of_range(ValueContext *cxt, ValueType *type,
 									  const DocValue *doc);
 extern ValueStatus value_string(ValueContext *cxt, const DocValue *doc,
-								char **text, Size *len);
+								char **str, Size *len);
 extern ValueStatus value_scalar_text(ValueContext *cxt, const DocValue *doc,
-									 char **text, Size *len);
+									 char **str, Size *len);
 extern ValueStatus value_call_input(ValueType *type, const DocValue *doc,
 									ValueContext *cxt, Datum *value);
 
