@@ -164,8 +164,8 @@ typedef struct StreamStatements
 	char	   *open_windows;
 
 	/*
-	 * Only min(window_end) of the state, by its index, as a watermark has to
-	 * reach it.
+	 * (min(window_end), max(window_end)) of the state, by its index, as a
+	 * watermark has to reach them.
 	 */
 	char	   *oldest;
 

@@ -180,15 +180,6 @@ segment_still_valid(StreamWorker *w, const StreamBatch *batch)
 	return valid;
 }
 
-/* Can any row of the batch be late for a window? */
-static bool
-may_be_late(const StreamWorker *w, const StreamBatch *batch)
-{
-	return w->plan->kind == STREAM_WINDOW && batch->rows &&
-		!TIMESTAMP_NOT_FINITE(w->watermark) &&
-		batch->min_event < w->watermark - w->def->allowed_lateness;
-}
-
 /* Late rows: counted, and kept unless late_rows is 'drop'. */
 void
 batch_collect_late(StreamWorker *w, StreamBatch *batch)
@@ -198,10 +189,9 @@ batch_collect_late(StreamWorker *w, StreamBatch *batch)
 	uint64		n;
 	bool		isnull;
 
-	if (!may_be_late(w, batch))
+	if (batch->late_pairs == 0)
 		return;
 	step_args_init(&args, w, batch);
-	args.watermark = w->watermark;
 	args.without = batch->culprits;
 	args.nwithout = batch->nculprits;
 	step_run(w, batch, STEP_LATE, &args);
@@ -262,6 +252,8 @@ find_floor(StreamWorker *w, StreamBatch *batch)
 	step_args_init(&args, w, batch);
 	args.watermark = batch->new_floor;
 	step_run(w, batch, STEP_CLEAR_TARGET, &args);
+	w->options.windows_from = batch->new_floor;
+	step_forget(w);
 }
 
 static void
@@ -275,23 +267,23 @@ apply_fast(StreamWorker *w, StreamBatch *batch)
 	batch->groups = step_int8(2);
 	batch->written = step_int8(3);
 	batch->deleted = step_int8(4);
+	batch->late_pairs = step_int8(5);
 }
 
-/* End of the last open window, for an advance that closes what is open. */
-static TimestampTz
-last_open_end(StreamWorker *w, StreamBatch *batch)
+/* End of the last open window; DT_NOBEGIN when none is open. */
+TimestampTz
+batch_newest_end(StreamWorker *w, StreamBatch *batch)
 {
+	StepArgs	args;
 	bool		isnull;
 	Datum		d;
 
-	if (w->state_name == NULL || w->plan->kind != STREAM_WINDOW)
-		return w->watermark;
-	if (SPI_execute(psprintf("SELECT pg_catalog.max(window_end) FROM %s",
-							 w->state_name), false, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not look for open windows");
-	d = step_datum(0, 1, &isnull);
-	return isnull ? DT_NOBEGIN :
-		DatumGetTimestampTz(d) + w->def->allowed_lateness;
+	if (w->plan->kind != STREAM_WINDOW || !step_exists(w, batch, STEP_OLDEST))
+		return DT_NOBEGIN;
+	step_args_init(&args, w, batch);
+	step_run(w, batch, STEP_OLDEST, &args);
+	d = step_datum(0, 2, &isnull);
+	return isnull ? DT_NOBEGIN : DatumGetTimestampTz(d);
 }
 
 static void
@@ -302,9 +294,27 @@ advance_watermark(StreamWorker *w, StreamBatch *batch)
 	batch->new_watermark = watermark_compute(w, batch, &batch->held_by);
 	advanced = progress_advances(w, batch, batch->new_watermark);
 	if (TIMESTAMP_IS_NOEND(advanced))
-		advanced = last_open_end(w, batch);
+	{
+		/* close what is open, and go no further */
+		advanced = batch_newest_end(w, batch);
+		if (!TIMESTAMP_IS_NOBEGIN(advanced))
+			advanced += w->def->allowed_lateness;
+	}
 	batch->new_watermark = Max(batch->new_watermark, advanced);
 	Assert(batch->new_watermark >= w->watermark);	/* I4 */
+}
+
+/*
+ * How to close: usually the target rows are right already (on_change).  After
+ * an emission failed, or not knowing whether one did before this start, they
+ * are written once more.
+ */
+StepKind
+batch_close_step(StreamWorker *w, const StreamBatch *batch)
+{
+	return w->oldest_end <= w->failed_until &&
+		step_exists(w, batch, STEP_CLOSE_AGAIN) ?
+		STEP_CLOSE_AGAIN : STEP_CLOSE;
 }
 
 /* Close the windows that the new watermark has passed. */
@@ -324,13 +334,15 @@ close_windows(StreamWorker *w, StreamBatch *batch, bool careful)
 		!step_exists(w, batch, STEP_CLOSE))
 		return;
 
+	if (TIMESTAMP_IS_NOEND(w->failed_until))
+		w->failed_until = batch_newest_end(w, batch);
 	step_args_init(&args, w, batch);
 	args.watermark = batch->new_watermark;
 	if (careful)
 		careful_close(w, batch);
 	else
 	{
-		step_run(w, batch, STEP_CLOSE, &args);
+		step_run(w, batch, batch_close_step(w, batch), &args);
 		batch->written += step_int8(2);
 		batch->windows_closed += step_int8(3);
 	}
@@ -414,8 +426,8 @@ run_steps(StreamWorker *w, StreamBatch *batch, bool careful)
 			careful_apply(w, batch);
 		else
 		{
-			batch_collect_late(w, batch);
 			apply_fast(w, batch);
+			batch_collect_late(w, batch);
 		}
 	}
 	advance_watermark(w, batch);

@@ -26,8 +26,8 @@ typedef enum StreamStep_
 	STEP_LATE,
 	STEP_CULPRITS,
 	STEP_CLOSE,
+	STEP_CLOSE_AGAIN,
 	STEP_CLOSE_DISCARD,
-	STEP_OPEN_WINDOWS,
 	STEP_OLDEST,
 	STEP_CLEAR_TARGET,
 	STREAM_NSTEPS
@@ -47,6 +47,7 @@ typedef struct StreamWorker
 	SourceDef  *source;
 	StreamPlan *plan;
 	StreamOptions options;
+	CapturedSettings settings;	/* the owner's, with pg_catalog first */
 	char	   *state_name;		/* qualified, or NULL */
 	char	   *target_name;	/* qualified */
 	MemoryContext cxt;
@@ -63,6 +64,8 @@ typedef struct StreamWorker
 								 * are incomplete; DT_NOBEGIN: none */
 	bool		floor_pending;	/* the first rows read will tell it */
 	TimestampTz oldest_end;		/* no window open that ends before this */
+	TimestampTz failed_until;	/* windows that end by then may have groups
+								 * whose last emission failed */
 	bool		advances_pending;	/* there may be recorded advances */
 	int64		dead_letters;	/* of this stream, as far as known */
 
@@ -104,7 +107,8 @@ typedef struct StreamBatch
 	int64		groups;
 	int64		written;
 	int64		deleted;
-	int64		late;
+	int64		late_pairs;		/* (row, window), as apply counted them */
+	int64		late;			/* rows */
 	int64		dead;
 	int64		groups_failed;
 	int64		windows_closed;
@@ -133,6 +137,8 @@ extern TimestampTz watermark_compute(StreamWorker *w,
 
 /* stream_batch.c */
 extern bool batch_choose(StreamWorker *w, StreamBatch *batch);
+extern StepKind batch_close_step(StreamWorker *w, const StreamBatch *batch);
+extern TimestampTz batch_newest_end(StreamWorker *w, StreamBatch *batch);
 extern void batch_collect_late(StreamWorker *w, StreamBatch *batch);
 extern bool batch_run(StreamWorker *w, StreamBatch *batch, bool careful);
 

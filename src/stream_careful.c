@@ -55,7 +55,7 @@ typedef struct GuardedStep
 	StreamBatch *batch;
 	StepKind	step;
 	StepArgs	args;
-	int64		counts[4];
+	int64		counts[5];
 } GuardedStep;
 
 typedef struct Culprit
@@ -90,7 +90,7 @@ run_guarded(void *arg)
 	if (SPI_processed == 1 && SPI_tuptable &&
 		SPI_tuptable->tupdesc->natts >= 3 &&
 		SPI_gettypeid(SPI_tuptable->tupdesc, 1) == INT8OID)
-		for (int i = 0; i < Min(4, SPI_tuptable->tupdesc->natts); i++)
+		for (int i = 0; i < Min(5, SPI_tuptable->tupdesc->natts); i++)
 			g->counts[i] = step_int8(i + 1);
 	SPI_finish();
 }
@@ -364,6 +364,7 @@ emit_range(StreamWorker *w, StreamBatch *batch, int64 lo, int64 hi)
 	if (lo == hi)
 	{
 		batch->groups_failed++;
+		w->failed_until = Max(w->failed_until, batch_newest_end(w, batch));
 		worker_set_error(&w->shared->error, error->sqlerrcode,
 						 error_text(error));
 		return;
@@ -396,6 +397,7 @@ apply_rest(Search *search, int64 from, int64 to)
 		batch->groups = g.counts[1];
 		batch->written = g.counts[2];
 		batch->deleted = g.counts[3];
+		batch->late_pairs = g.counts[4];
 		return;
 	}
 	if (w->plan->kind == STREAM_ROW ||
@@ -403,6 +405,9 @@ apply_rest(Search *search, int64 from, int64 to)
 		ReThrowError(error);
 	guarded_init(&g, w, batch, STEP_MERGE_STATE);
 	step_run(w, batch, STEP_MERGE_STATE, &g.args);
+	batch->rows_out_of_stage = step_int8(1);
+	batch->groups = step_int8(2);
+	batch->late_pairs = step_int8(5);
 	if (step_exists(w, batch, STEP_EMIT_TOUCHED))
 		emit_range(w, batch, PG_INT64_MIN, PG_INT64_MAX);
 }
@@ -416,8 +421,8 @@ careful_apply(StreamWorker *w, StreamBatch *batch)
 
 	(void) probe_range(&search, from, to, false);
 	set_without(&search);
-	batch_collect_late(w, batch);
 	apply_rest(&search, from, to);
+	batch_collect_late(w, batch);
 	write_culprits(&search);
 }
 
@@ -459,7 +464,7 @@ close_groups(StreamWorker *w, StreamBatch *batch, int64 lo, int64 hi)
 	ErrorData  *error;
 	int64		middle;
 
-	guarded_init(&g, w, batch, STEP_CLOSE);
+	guarded_init(&g, w, batch, batch_close_step(w, batch));
 	g.args.watermark = batch->new_watermark;
 	g.args.hash_lo = lo;
 	g.args.hash_hi = hi;

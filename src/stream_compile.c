@@ -629,6 +629,8 @@ static void
 compile_windows(const CompileContext *c, StreamStatements *st)
 {
 	const char *zone = stream_parts(c->plan)->event_zone;
+	const char *moved = zone == NULL ? "" :
+		psprintf(" AT TIME ZONE %s AT TIME ZONE 'UTC'", zone);
 
 	st->late = compile_late(c);
 	st->close = compile_close(c, c->emit_on_close, false);
@@ -641,10 +643,8 @@ compile_windows(const CompileContext *c, StreamStatements *st)
 				 "\tcount(*) AS windows, coalesce(sum(groups), 0)::bigint AS groups\n"
 				 "FROM (SELECT window_end, window_start, count(*) AS groups\n"
 				 "\tFROM %s GROUP BY window_end, window_start) w", c->state);
-	st->oldest = psprintf("SELECT min(window_end)%s FROM %s",
-						  zone == NULL ? "" :
-						  psprintf(" AT TIME ZONE %s AT TIME ZONE 'UTC'", zone),
-						  c->state);
+	st->oldest = psprintf("SELECT min(window_end)%s, max(window_end)%s FROM %s",
+						  moved, moved, c->state);
 }
 
 /*

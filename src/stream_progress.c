@@ -69,6 +69,11 @@ progress_read(StreamWorker *w)
 	w->floor = isnull ? DT_NOBEGIN : DatumGetTimestampTz(d);
 	w->floor_pending = isnull && w->seek_generation > 0 &&
 		w->plan->kind == STREAM_WINDOW;
+	if (w->options.windows_from != (isnull ? 0 : w->floor))
+	{
+		w->options.windows_from = isnull ? 0 : w->floor;
+		step_forget(w);
+	}
 
 	n = catalog_execute("SELECT kafka_partition, applied_offset, "
 						"max_event_time FROM weir_internal.progress "
@@ -97,6 +102,7 @@ progress_read(StreamWorker *w)
 	}
 	catalog_end(&access);
 	w->oldest_end = DT_NOBEGIN;
+	w->failed_until = DT_NOEND;
 	return w->npartitions > 0;
 }
 

@@ -4,7 +4,9 @@
  *	  One compiled statement: prepare it once a segment, run it as the owner.
  *
  * Statements are prepared when first used and kept, one set a segment of the
- * ring, since they differ in the view they name.  They all take the eight
+ * ring, since they differ in the view they name.  They are planned for each
+ * batch's own range of rows: a generic plan, made for a few rows, joins by
+ * nested loops.  They all take the eight
  * parameters of stream.h.  All statements of a batch see the batch's
  * snapshot (and what earlier statements of it wrote), and run with the
  * stream owner's rights and the settings captured at its creation, in a
@@ -52,10 +54,10 @@ step_sql(const StreamStatements *s, StepKind step)
 			return s->culprits;
 		case STEP_CLOSE:
 			return s->close;
+		case STEP_CLOSE_AGAIN:
+			return s->close_again;
 		case STEP_CLOSE_DISCARD:
 			return s->close_discard;
-		case STEP_OPEN_WINDOWS:
-			return s->open_windows;
 		case STEP_OLDEST:
 			return s->oldest;
 		case STEP_CLEAR_TARGET:
@@ -155,22 +157,6 @@ step_exists(StreamWorker *w, const StreamBatch *batch, StepKind step)
 		step_sql(segment_plans(w, batch)->statements, step) != NULL;
 }
 
-/*
- * Windows that start before the floor of a seek take no rows, just as if
- * they were closed: the watermark that closes them and no others.  (Windows
- * of local time, whose sizes differ by an hour on two days of the year, may
- * be held closed an hour too long then; never is one emitted incomplete.)
- */
-static TimestampTz
-floor_as_watermark(const StreamWorker *w, const StreamBatch *batch)
-{
-	if (w->plan->kind != STREAM_WINDOW ||
-		TIMESTAMP_NOT_FINITE(batch->new_floor))
-		return DT_NOBEGIN;
-	return batch->new_floor + w->plan->window_size +
-		w->def->allowed_lateness - 1;
-}
-
 void
 step_args_init(StepArgs *args, const StreamWorker *w,
 			   const StreamBatch *batch)
@@ -180,7 +166,7 @@ step_args_init(StepArgs *args, const StreamWorker *w,
 	ItemPointerSet(&args->to, batch->block_to, 0);
 	args->hash_lo = PG_INT64_MIN;
 	args->hash_hi = PG_INT64_MAX;
-	args->watermark = Max(w->watermark, floor_as_watermark(w, batch));
+	args->watermark = w->watermark;
 }
 
 static Datum
@@ -218,9 +204,7 @@ step_plan(StreamWorker *w, SegmentPlans *plans, StepKind step)
 	if (plan)
 		return plan;
 	plan = SPI_prepare_cursor(step_sql(plans->statements, step),
-							  STREAM_NPARAMS, types,
-							  step == STEP_APPLY_WITHOUT ?
-							  CURSOR_OPT_CUSTOM_PLAN : 0);
+							  STREAM_NPARAMS, types, CURSOR_OPT_CUSTOM_PLAN);
 	if (plan == NULL)
 		elog(ERROR, "could not prepare a statement of stream \"%s\": %s",
 			 w->def->name, SPI_result_code_string(SPI_result));
@@ -255,7 +239,7 @@ step_run(StreamWorker *w, StreamBatch *batch, StepKind step,
 	values[6] = Int64GetDatum(args->hash_lo);
 	values[7] = Int64GetDatum(args->hash_hi);
 
-	catalog_enter_user(&user, w->def->owner, &w->def->settings);
+	catalog_enter_user(&user, w->def->owner, &w->settings);
 	rc = SPI_execute_snapshot(step_plan(w, plans, step), values, NULL,
 							  batch->snapshot, InvalidSnapshot, false, true,
 							  0);

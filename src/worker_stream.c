@@ -77,6 +77,12 @@ configure_session(void)
 	static const char *const settings[][2] = {
 		{"synchronous_commit", "off"},
 		{"jit", "off"},
+
+		/*
+		 * A segment has no statistics: an equality is guessed to keep next
+		 * to nothing, and sorting that looks cheaper than hashing.
+		 */
+		{"enable_sort", "off"},
 		{"max_parallel_workers_per_gather", "0"},
 		{"statement_timeout", "0"},
 		{"idle_in_transaction_session_timeout", "0"},
@@ -140,7 +146,11 @@ read_definition(StreamWorker *w, const WorkerArgs *args)
 				 errhint("Drop the stream and create it again.")));
 	w->options.emit_on_close = w->def->emit_on_close;
 	w->options.allowed_lateness = w->def->allowed_lateness;
-	catalog_enter_user(&user, w->def->owner, &w->def->settings);
+	w->settings = w->def->settings;
+	if (strstr(w->settings.search_path, "pg_catalog") != NULL)
+		w->settings.search_path = psprintf("pg_catalog, %s",
+										   w->settings.search_path);
+	catalog_enter_user(&user, w->def->owner, &w->settings);
 	w->plan = stream_analyze(w->def->query, &w->options);
 	if (w->plan->kind == STREAM_ROW && w->def->key_columns != NIL)
 	{
