@@ -50,6 +50,12 @@ leave_slot(int code, Datum arg)
 	SlotShared *slot = (SlotShared *) DatumGetPointer(arg);
 
 	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+	if (slot->pid != MyProcPid)
+	{
+		/* An abort let go of the slot's lock, and another has taken it. */
+		LWLockRelease(&slot->lock);
+		return;
+	}
 	slot->pid = 0;
 	slot->latch = NULL;
 	for (int p = 0; p < slot->npartitions; p++)
@@ -57,6 +63,17 @@ leave_slot(int code, Datum arg)
 	LWLockRelease(&slot->lock);
 	if (slot->stream_id != 0)
 		worker_slot_release(slot);
+}
+
+/*
+ * PostgreSQL releases session locks when a transaction aborts, and not when
+ * a process ends outside of one: the lock would stay with its PGPROC.
+ */
+static void
+release_locks(int code, Datum arg)
+{
+	AbortOutOfAnyTransaction();
+	LockReleaseAll(DEFAULT_LOCKMETHOD, true);
 }
 
 /*
@@ -167,6 +184,7 @@ ingest_run(Ingest *ingest, const WorkerArgs *args)
 	SlotShared *slot;
 
 	read_source(ingest, args);
+	before_shmem_exit(release_locks, (Datum) 0);
 	lock_slot(args);
 	slot = ingest->slot = worker_slot_claim(args->source_id, args->stream_id);
 	before_shmem_exit(leave_slot, PointerGetDatum(slot));
