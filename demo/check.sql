@@ -8,7 +8,7 @@ CREATE TEMP TABLE checked (ord int, what text, sent bigint, found bigint, detail
 INSERT INTO checked
 SELECT 1, coalesce(l.name, e.key), e.value::bigint,
        coalesce(w.n, 0) + coalesce(d.n, 0),
-       format('%s in windows, %s late', to_char(coalesce(w.n, 0), 'FM999,999,990'), coalesce(d.n, 0))
+       format('%s + %s late', to_char(coalesce(w.n, 0), 'FM999,999,990'), coalesce(d.n, 0))
 FROM json_each_text(:'expected') e
      LEFT JOIN languages l ON l.code = e.key
      LEFT JOIN (SELECT language, sum(tweets) AS n FROM per_language GROUP BY 1) w ON w.language = coalesce(l.name, e.key)
@@ -18,15 +18,15 @@ WHERE e.key NOT IN ('broken', 'no lang');
 
 -- the lake
 INSERT INTO checked
-SELECT 2, 'English tweets in the lake', (:'expected'::json ->> 'en')::bigint, count(*), 'distinct ids: ' || count(DISTINCT id)
+SELECT 2, 'English tweets in the lake', (:'expected'::json ->> 'en')::bigint, count(*), NULL
 FROM lake.english;
 INSERT INTO checked
-SELECT 2, 'the same, distinct', (:'expected'::json ->> 'en')::bigint, count(DISTINCT id), NULL FROM lake.english;
+SELECT 2, 'of these, distinct', (:'expected'::json ->> 'en')::bigint, count(DISTINCT id), NULL FROM lake.english;
 
 -- broken records
 INSERT INTO checked
 SELECT 3, 'broken, as dead letters', coalesce((:'expected'::json ->> 'broken')::bigint, 0), count(*),
-       'each once: ' || count(DISTINCT (kafka_partition, kafka_offset))
+       count(DISTINCT (kafka_partition, kafka_offset)) || ' offsets'
 FROM weir.dead_letter WHERE stream IS NULL;
 
 -- each English window counted again over the lake, with the ordinary
@@ -50,14 +50,14 @@ SELECT 4, 'English windows, counted again', count(*), count(*) FILTER (WHERE aga
 
 SELECT count(*) FILTER (WHERE sent IS DISTINCT FROM found) FROM checked;
 SELECT '';
-SELECT format('%-32s%12s%12s  %-9s  %s', 'what', 'sent', 'found', '', '');
-SELECT format('%-32s%12s%12s  %-9s  %s', what, to_char(sent, 'FM999,999,990'), to_char(found, 'FM999,999,990'),
+SELECT format('%-30s%10s%10s  %-9s %s', '', 'sent', 'found', '', '');
+SELECT format('%-30s%10s%10s  %-9s %s', what, to_char(sent, 'FM999,999,990'), to_char(found, 'FM999,999,990'),
               CASE WHEN sent = found THEN 'ok' ELSE 'DIFFERENT' END, detail)
 FROM checked ORDER BY ord, sent DESC, what;
-SELECT format('%-32s%12s%12s  %-9s  %s', 'without a language', to_char(coalesce((:'expected'::json ->> 'no lang')::bigint, 0), 'FM999,999,990'),
-              to_char(sum(rows_filtered), 'FM999,999,990'), '', 'dropped by the filter; counted since the last start')
+SELECT format('%-30s%10s%10s  %-9s %s', 'without a language', to_char(coalesce((:'expected'::json ->> 'no lang')::bigint, 0), 'FM999,999,990'),
+              to_char(sum(rows_filtered), 'FM999,999,990'), '', 'by the filter''s counter')
 FROM weir.stat_source WHERE source = 'tweets' AND stream IS NULL;
 SELECT '';
-SELECT format('%s records: all in the tables, among the dead letters, or dropped by the filter.',
+SELECT format('%s records: in the tables, among the dead letters, or dropped by the filter.',
               to_char((SELECT sum(value::bigint) FROM json_each_text(:'expected')), 'FM999,999,990'))
 WHERE NOT EXISTS (SELECT FROM checked WHERE sent IS DISTINCT FROM found);

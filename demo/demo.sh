@@ -212,9 +212,9 @@ build()
 
 	say "building weir for $("$PG_CONFIG" --version) ..."
 	# no bitcode: the server runs with jit = off
-	"$MAKE" -C "$top" PG_CONFIG="$PG_CONFIG" with_llvm=no >"$log" 2>&1 ||
+	"$MAKE" -j "$(nproc)" -C "$top" PG_CONFIG="$PG_CONFIG" with_llvm=no >"$log" 2>&1 ||
 		fail_log "$log" "the build failed"
-	"$MAKE" -C "$top/test/support" >"$log" 2>&1 ||
+	"$MAKE" -j "$(nproc)" -C "$top/test/support" >"$log" 2>&1 ||
 		fail_log "$log" "the build of the broker and the generators failed"
 }
 
@@ -463,7 +463,7 @@ base=${TMPDIR:-/tmp}
 dir=$(mktemp -d "$base/weir-demo.XXXXXX") || fail "could not make a temporary directory"
 
 for v in PGHOST PGHOSTADDR PGPORT PGUSER PGDATABASE PGSERVICE PGSERVICEFILE PGOPTIONS PGDATA \
-	PGPASSWORD PGPASSFILE PGSYSCONFDIR PGTZ PGDATESTYLE; do
+	PGPASSWORD PGPASSFILE PGSYSCONFDIR PGTZ PGDATESTYLE MAKEFLAGS MFLAGS MAKELEVEL; do
 	unset "$v"
 done
 export PGCLIENTENCODING=UTF8 PSQLRC=/dev/null PSQL_PAGER=

@@ -47,20 +47,20 @@ WITH before AS (
            CASE WHEN state IN ('retrying', 'failed') THEN last_error END
     FROM weir.stat_stream
 )
-SELECT format('%-15s %-13s%10s%8s%8s%11s%6s%7s', name, state, to_char(rows_in, 'FM999,999,990'),
+SELECT format('%-15s %-13s%10s%8s%8s', name, state, to_char(rows_in, 'FM999,999,990'),
               to_char((rows_in - rows_before) / nullif(now - (j ->> 'at')::numeric, 0), 'FM999,990'),
-              to_char(lag, 'FM9,999,990'), to_char(watermark, 'HH24:MI:SS'),
-              to_char(p50, 'FM99990'), to_char(p99, 'FM99990'))
+              to_char(lag, 'FM9,999,990'))
+       || CASE WHEN ord = 0 THEN format('%24s', to_char(:filtered::bigint, 'FM999,990') || ' without language')
+               ELSE format('%11s%6s%7s', to_char(watermark, 'HH24:MI:SS'), to_char(p50, 'FM99990'), to_char(p99, 'FM99990')) END
        || CASE WHEN error <> '' THEN format(E'\n    %s! %s%s', :'bold', left(error, :columns - 6), :'plain') ELSE '' END
 FROM line, before ORDER BY ord, name;
 SELECT '';
 
 -- what did not get through
-SELECT format('%sdead letters%s  %s   %s%s without a language dropped by the filter%s', :'bold', :'plain',
-              coalesce((SELECT string_agg(format('%s %s%s', coalesce(stream || ':', ''), reason, ' ' || to_char(n, 'FM999,990')), '   '
+SELECT format('%sdead letters%s  %s', :'bold', :'plain',
+              coalesce((SELECT string_agg(format('%s%s %s', stream || ': ', reason, to_char(n, 'FM999,990')), '   '
                                           ORDER BY stream NULLS FIRST, reason)
-                        FROM (SELECT stream, reason, count(*) AS n FROM weir.dead_letter GROUP BY 1, 2) d), 'none'),
-              :'dim', to_char(:filtered::bigint, 'FM999,999,990'), :'plain');
+                        FROM (SELECT stream, reason, count(*) AS n FROM weir.dead_letter GROUP BY 1, 2) d), 'none'));
 SELECT '';
 
 -- tweets per language, newest windows first
