@@ -97,7 +97,7 @@ copy_bytes(const void *data, size_t len)
 	return copy;
 }
 
-/* Newest first; ties by partition and offset, so that the order is stable. */
+/* Newest first; ties by offset, so that all partitions are seen. */
 static int
 compare_records(const void *a, const void *b)
 {
@@ -106,9 +106,9 @@ compare_records(const void *a, const void *b)
 
 	if (ra->timestamp_ms != rb->timestamp_ms)
 		return ra->timestamp_ms > rb->timestamp_ms ? -1 : 1;
-	if (ra->partition != rb->partition)
-		return ra->partition < rb->partition ? -1 : 1;
-	return ra->offset > rb->offset ? -1 : 1;
+	if (ra->offset != rb->offset)
+		return ra->offset > rb->offset ? -1 : 1;
+	return ra->partition < rb->partition ? -1 : 1;
 }
 
 static void

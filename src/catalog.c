@@ -329,6 +329,14 @@ catalog_leave_user(const UserContext *save)
 #define MICROSECONDS(column) \
 	"coalesce((extract(epoch FROM " column ") * 1000000)::bigint, -1)"
 
+static TransactionId
+next_xid(CatalogRow *r)
+{
+	bool		isnull;
+
+	return DatumGetTransactionId(catalog_next_datum(r, &isnull));
+}
+
 /* In the order in which read_source() takes them. */
 #define SELECT_SOURCE \
 	"SELECT s.source_id, s.relation::oid, c.relname, c.relowner, v.oid," \
@@ -341,7 +349,7 @@ catalog_leave_user(const UserContext *save)
 	"  coalesce(nullif(s.options -> 'dead_letter_limit', 'null')::int8, 0)," \
 	"  s.paused, x.n = 0, x.uses_key, x.uses_headers," \
 	"  s.stopped_message, s.stopped_sqlstate, s.topic_incarnation," \
-	"  s.settings" \
+	"  s.settings, s.xmin" \
 	" FROM weir_internal.source s" \
 	" JOIN pg_class c ON c.oid = s.relation" \
 	" JOIN pg_foreign_table t ON t.ftrelid = c.oid" \
@@ -385,6 +393,7 @@ read_source(const CatalogAccess *access, uint64 row)
 	def->stopped_sqlstate = catalog_next_text(&r);
 	def->topic_incarnation = catalog_next_int4(&r);
 	next_settings(&r, &def->settings);
+	def->version = next_xid(&r);
 	return def;
 }
 
@@ -406,7 +415,7 @@ read_source(const CatalogAccess *access, uint64 row)
 	"  coalesce(nullif(m.options -> 'dead_letter_limit', 'null')::int8, 0)," \
 	"  coalesce(nullif(m.options -> 'fillfactor', 'null')::int4, 70)," \
 	"  m.paused, m.failed_message, m.failed_sqlstate, e.seek_generation," \
-	"  m.settings" \
+	"  m.settings, m.xmin" \
 	" FROM weir_internal.stream m" \
 	" JOIN weir_internal.source s USING (source_id)" \
 	" JOIN weir_internal.stream_state e USING (stream_id) "
@@ -469,6 +478,7 @@ read_stream(const CatalogAccess *access, uint64 row)
 	def->failed_sqlstate = catalog_next_text(&r);
 	def->seek_generation = catalog_next_int8(&r);
 	next_settings(&r, &def->settings);
+	def->version = next_xid(&r);
 	return def;
 }
 
@@ -618,6 +628,22 @@ catalog_streams_of_source(int32 source_id)
 	return streams_where(SELECT_STREAM
 						 "WHERE m.source_id = $1 ORDER BY m.stream_id",
 						 1, &arg);
+}
+
+bool
+catalog_source_changed(const SourceDef *source)
+{
+	SourceDef  *now = catalog_source_by_id(source->source_id, true);
+
+	return now == NULL || now->version != source->version;
+}
+
+bool
+catalog_stream_changed(const StreamDef *stream)
+{
+	StreamDef  *now = catalog_stream_by_id(stream->stream_id, true);
+
+	return now == NULL || now->version != stream->version;
 }
 
 /*

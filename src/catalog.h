@@ -72,6 +72,7 @@ typedef struct SourceDef
 	char	   *stopped_sqlstate;
 	int			topic_incarnation;
 	CapturedSettings settings;
+	TransactionId version;		/* of the row: catalog_source_changed() */
 } SourceDef;
 
 typedef struct StreamDef
@@ -102,6 +103,7 @@ typedef struct StreamDef
 	char	   *failed_sqlstate;
 	int64		seek_generation;	/* grows with each seek */
 	CapturedSettings settings;
+	TransactionId version;		/* of the row: catalog_stream_changed() */
 } StreamDef;
 
 /* NULL when it is not there (missing_ok); else ERROR 42704. */
@@ -114,6 +116,14 @@ extern StreamDef *catalog_stream_by_name(const char *name, bool missing_ok);
 extern List *catalog_sources(void);
 extern List *catalog_streams(void);
 extern List *catalog_streams_of_source(int32 source_id);
+
+/*
+ * Has the definition been written or dropped since it was read?  Asked after
+ * a definition error, in a new transaction: a rename that committed in
+ * between makes the old text fail, and then a new start is all it needs.
+ */
+extern bool catalog_source_changed(const SourceDef *source);
+extern bool catalog_stream_changed(const StreamDef *stream);
 
 /* Written by workers; one row each, in the caller's transaction. */
 extern void catalog_stop_source(int32 source_id, const char *sqlstate,
