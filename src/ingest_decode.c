@@ -279,6 +279,21 @@ fill_kafka_columns(Batch *batch, const KafkaMessage *message,
  * A record's way
  */
 
+/* Remember which paths have led somewhere, whatever becomes of the record. */
+static void
+note_found(Decoder *decoder)
+{
+	decoder->nmissing = 0;
+	for (int i = 0; i < decoder->ndecoded; i++)
+	{
+		ColumnPlan *column = &decoder->columns[i];
+
+		if (decoder->values[column->capture].kind != DOC_MISSING)
+			column->found = true;
+		decoder->nmissing += !column->found;
+	}
+}
+
 /* Decode columns[from .. to) from the document, or their defaults. */
 static ValueStatus
 decode_columns(Batch *batch, TupleTableSlot *slot, int from, int to)
@@ -310,8 +325,6 @@ decode_columns(Batch *batch, TupleTableSlot *slot, int from, int to)
 				continue;
 			}
 		}
-		else
-			column->found = true;
 		batch->column = column->name;
 		status = value_decode(column->type, doc, &batch->values, value,
 							  isnull);
@@ -449,6 +462,8 @@ decode_record(Batch *batch)
 		bad_document(batch, doc_status, position);
 		return true;
 	}
+	if (decoder->nmissing > 0)
+		note_found(decoder);
 	fill_kafka_columns(batch, message, slot);
 	decoder->econtext->ecxt_scantuple = slot;
 

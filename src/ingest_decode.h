@@ -60,6 +60,7 @@ struct Decoder
 	int			nfilter;		/* columns[0 .. nfilter) */
 	int			nevent;			/* columns[nfilter .. nevent) */
 	int			ndecoded;		/* columns[nevent .. ndecoded) */
+	int			nmissing;		/* of these, not found in any record so far */
 
 	ExprState  *filter;
 	int			nchecks;

@@ -324,6 +324,7 @@ compile_columns(Compilation *state, const SourceDef *source,
 								   event_columns, &taken);
 	decoder->ndecoded = take_columns(state, columns, decoder->nevent, rest,
 									 &taken);
+	decoder->nmissing = decoder->ndecoded;
 	take_columns(state, columns, decoder->ndecoded, generated, &taken);
 	for (int i = decoder->ndecoded; i < decoder->ncolumns; i++)
 		if (columns[i].attnum == source->event_time)
