@@ -44,11 +44,13 @@ our $events_columns =
 my $conf = <<'CONF';
 shared_preload_libraries = 'weir'
 fsync = off
+restart_after_crash = on
 shared_buffers = 64MB
 max_worker_processes = 40
 max_connections = 50
 log_line_prefix = '%m [%p] %b %q%a '
 log_min_messages = info
+log_statement = ddl
 weir.retry_delay = 50ms
 weir.retry_delay_max = 500ms
 weir.lock_timeout = 1s
@@ -96,8 +98,23 @@ sub set_conf
 sub start_again
 {
 	my ($node) = @_;
-	poll(sub { $node->start(fail_ok => 1) })
-	  or croak 'the server does not start again';
+	poll(
+		sub {
+			# a failed start may take the old postmaster for a running one
+			$node->{_pid} = undef;
+			return $node->start(fail_ok => 1);
+		}) or croak 'the server does not start again';
+	return;
+}
+
+# SIGKILL to the postmaster; returns when it is gone.
+sub kill_postmaster
+{
+	my ($node) = @_;
+	my $pid = postmaster_pid($node);
+	$node->kill9;
+	poll(sub { !WeirBroker::is_alive($pid) })
+	  or croak 'the postmaster does not end';
 	return;
 }
 
@@ -108,6 +125,18 @@ sub postmaster_pid
 	my ($pid) =
 	  WeirBroker::slurp($node->data_dir . '/postmaster.pid') =~ /^(\d+)/;
 	return $pid;
+}
+
+# The process ids of weir's workers of a kind (ingest, stream, catch_up,
+# manager, launcher), in no order; none when the server cannot be asked.
+sub worker_pids
+{
+	my ($node, $kind, %opt) = @_;
+	my $where = $kind eq 'launcher' ? '' : 'AND datname = current_database()';
+	my $out = sql_if_up($node, <<SQL, %opt);
+SELECT pid FROM pg_stat_activity WHERE backend_type = 'weir $kind' $where
+SQL
+	return split /\n/, defined $out ? $out : '';
 }
 
 ##
@@ -139,9 +168,24 @@ sub sql_error
 sub sql_if_up
 {
 	my ($node, $sql, %opt) = @_;
-	my ($rc, $out) = $node->psql($opt{dbname} || 'postgres',
-		$sql, stderr => \my $ignored);
+	my ($rc, $out) = try_psql($node, $sql, %opt);
 	return $rc == 0 ? $out : undef;
+}
+
+# Runs psql; returns its status, output and errors.  PostgreSQL::Test's own
+# dies when there is no server and psql ends before it has read its input.
+sub try_psql
+{
+	my ($node, $sql, %opt) = @_;
+	my ($rc, $out, $err);
+	eval {
+		$rc = $node->psql(
+			$opt{dbname} || 'postgres', $sql,
+			stdout => \$out,
+			stderr => \$err);
+		1;
+	} or return (2, '', "connection failed: $@");
+	return ($rc, $out, $err);
 }
 
 # Polls until the function gives something true; returns that, or nothing
@@ -187,9 +231,10 @@ sub status
 	my @text;
 	for my $view (qw(stat_source stat_stream stat_worker dead_letter))
 	{
+		my $limit = $view eq 'dead_letter' ? 3 : 20;
 		my $out = sql_if_up($node, <<SQL, %opt);
-SELECT regexp_replace(jsonb_strip_nulls(to_jsonb(t))::text, '"', '', 'g')
-FROM weir.$view t LIMIT 20
+SELECT left(regexp_replace(jsonb_strip_nulls(to_jsonb(t))::text, '"', '', 'g'), 600)
+FROM weir.$view t LIMIT $limit
 SQL
 		push @text, "$view:", defined $out ? $out : '(no connection)';
 	}
@@ -273,12 +318,11 @@ sub wait_for
 		my $deadline = time() + $timeout;
 		while (1)
 		{
-			my ($rc) = $node->psql(
-				'postgres',
+			my ($rc, $out);
+			($rc, $out, $error) = try_psql($node,
 				'SELECT weir.wait_for('
 				  . literal($stream)
-				  . ", '$timeout s')",
-				stderr => \$error);
+				  . ", '$timeout s')");
 			last if $rc == 0;
 			my $is_outage =
 			  $error =~ /connection|starting up|shutting down|terminat/
@@ -354,10 +398,9 @@ SQL
 	if (!defined $wrong)
 	{
 		# once more, for the error
-		$node->psql($opt{dbname} || 'postgres',
-			"SELECT count(*) FROM ($query) q, ($oracle) o",
-			stderr => \$wrong);
-		$wrong = "the comparison failed: $wrong";
+		my (undef, undef, $error) = try_psql($node,
+			"SELECT count(*) FROM ($query) q, ($oracle) o", %opt);
+		$wrong = "the comparison failed: $error";
 	}
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	my $ok = is($wrong, '', $name);
