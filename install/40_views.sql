@@ -56,7 +56,7 @@ COMMENT ON FUNCTION weir_internal.find_oldest_window(regclass) IS
 CREATE FUNCTION weir_internal.count_groups(state_table regclass) RETURNS bigint
 	LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'weir_count_groups';
 COMMENT ON FUNCTION weir_internal.count_groups(regclass) IS
-'rows of a state table: counted in its first 2,048 blocks (16 MB), beyond that estimated from them; NULL: the table is locked, or the caller may not see it';
+'rows of a state table: counted, or in one larger than 2,048 blocks (16 MB) estimated from so many of them; NULL: the table is locked, or the caller may not see it';
 
 CREATE FUNCTION weir_internal.measure_state(state_table regclass) RETURNS bigint
 	LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'weir_measure_state';

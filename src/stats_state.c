@@ -10,8 +10,10 @@
  *					MAX_WINDOWS of them; the index begins with the window's
  *					end, which tells the windows of a stream apart
  *	oldest window	one descent
- *	groups			the rows of the first MAX_BLOCKS blocks are counted; a
- *					table that is larger is estimated from them
+ *	groups			the rows are counted in up to MAX_BLOCKS blocks; a larger
+ *					table is estimated from so many of its blocks, in
+ *					STRETCHES all over it, since closing empties it here and
+ *					fills it there
  *	bytes			sizes of its files
  *
  * The table belongs to the stream's owner, who may have done with it what he
@@ -40,7 +42,6 @@
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
-#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
@@ -59,6 +60,7 @@ PG_FUNCTION_INFO_V1(weir_measure_state);
 
 #define MAX_WINDOWS 10000
 #define MAX_BLOCKS 2048			/* 16 MB */
+#define STRETCHES 64
 
 /* Is it a table in weir_internal whose numbers the caller may see? */
 static bool
@@ -225,34 +227,49 @@ weir_find_oldest_window(PG_FUNCTION_ARGS)
 	PG_RETURN_TIMESTAMPTZ(oldest);
 }
 
+/* Count the rows in n blocks from a first one on. */
+static int64
+count_rows(Relation rel, BlockNumber first, BlockNumber n)
+{
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	ItemPointerData from;
+	ItemPointerData to;
+	TableScanDesc scan;
+	int64		rows = 0;
+
+	ItemPointerSet(&from, first, 0);
+	ItemPointerSet(&to, first + n, 0);
+	scan = table_beginscan_tidrange(rel, GetActiveSnapshot(), &from, &to);
+	while (table_scan_getnextslot_tidrange(scan, ForwardScanDirection, slot))
+	{
+		CHECK_FOR_INTERRUPTS();
+		rows++;
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	return rows;
+}
+
 Datum
 weir_count_groups(PG_FUNCTION_ARGS)
 {
 	Relation	rel = open_state(PG_GETARG_OID(0));
 	BlockNumber blocks;
-	ItemPointerData from;
-	ItemPointerData to;
-	TupleTableSlot *slot;
-	TableScanDesc scan;
 	int64		n = 0;
 
 	if (rel == NULL)
 		PG_RETURN_NULL();
 	blocks = RelationGetNumberOfBlocks(rel);
-	ItemPointerSet(&from, 0, 0);
-	ItemPointerSet(&to, Min(blocks, MAX_BLOCKS), 0);
-	slot = table_slot_create(rel, NULL);
-	scan = table_beginscan_tidrange(rel, GetActiveSnapshot(), &from, &to);
-	while (table_scan_getnextslot_tidrange(scan, ForwardScanDirection, slot))
+	if (blocks <= MAX_BLOCKS)
+		n = count_rows(rel, 0, blocks);
+	else
 	{
-		CHECK_FOR_INTERRUPTS();
-		n++;
-	}
-	table_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-	table_close(rel, AccessShareLock);
-	if (blocks > MAX_BLOCKS)
+		for (int i = 0; i < STRETCHES; i++)
+			n += count_rows(rel, (uint64) blocks * i / STRETCHES,
+							MAX_BLOCKS / STRETCHES);
 		n = (int64) ((double) n * blocks / MAX_BLOCKS);
+	}
+	table_close(rel, AccessShareLock);
 	PG_RETURN_INT64(n);
 }
 
