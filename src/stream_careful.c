@@ -281,6 +281,38 @@ stream_dead_letters(StreamWorker *w, StreamBatch *batch, DeadLetter *letters,
 	w->dead_letters += dead_letter_write(w->source, w->def, letters, n);
 }
 
+static int
+compare_culprits(const ListCell *a, const ListCell *b)
+{
+	return ItemPointerCompare(&((Culprit *) lfirst(a))->tid,
+							  &((Culprit *) lfirst(b))->tid);
+}
+
+/* By halving; the list is in the order of TIDs. */
+static const Culprit *
+find_culprit(const Search *search, ItemPointer tid)
+{
+	int			lo = 0;
+	int			hi = list_length(search->culprits) - 1;
+
+	while (lo <= hi)
+	{
+		int			middle = (lo + hi) / 2;
+		Culprit    *culprit = list_nth(search->culprits, middle);
+		int			order = ItemPointerCompare(&culprit->tid, tid);
+
+		if (order == 0)
+			return culprit;
+		if (order < 0)
+			lo = middle + 1;
+		else
+			hi = middle - 1;
+	}
+	elog(ERROR, "row at (%u,%u) is no culprit",
+		 ItemPointerGetBlockNumber(tid), ItemPointerGetOffsetNumber(tid));
+	return NULL;
+}
+
 /* The culprits' rows, as they were staged. */
 static void
 write_culprits(Search *search)
@@ -294,6 +326,7 @@ write_culprits(Search *search)
 
 	if (search->culprits == NIL)
 		return;
+	list_sort(search->culprits, compare_culprits);
 	step_args_init(&args, w, batch);
 	args.without = batch->culprits;
 	args.nwithout = batch->nculprits;
@@ -303,19 +336,12 @@ write_culprits(Search *search)
 	for (uint64 i = 0; i < n; i++)
 	{
 		DeadLetter *l = &letters[i];
-		Culprit    *culprit = NULL;
+		const Culprit *culprit;
 		ItemPointer tid;
-		ListCell   *lc;
 		Datum		d;
 
 		tid = (ItemPointer) DatumGetPointer(step_datum(i, 6, &isnull));
-		foreach(lc, search->culprits)
-			if (ItemPointerEquals(&((Culprit *) lfirst(lc))->tid, tid))
-				culprit = lfirst(lc);
-		if (culprit == NULL)
-			elog(ERROR, "row at (%u,%u) is no culprit",
-				 ItemPointerGetBlockNumber(tid),
-				 ItemPointerGetOffsetNumber(tid));
+		culprit = find_culprit(search, tid);
 		l->reason = culprit->reason;
 		l->sqlerrcode = culprit->sqlerrcode;
 		l->message = culprit->message;

@@ -32,7 +32,7 @@ char *
 stream_culprits_text(const CompileContext *c)
 {
 	return psprintf("SELECT v.kafka_partition, v.kafka_offset, v.kafka_timestamp,\n"
-					"\tv.kafka_key, %s AS staged_row\n"
+					"\tv.kafka_key, %s AS staged_row, v.tid\n"
 					"FROM %s AS v\n"
 					"WHERE v.tid = ANY ($6)\n"
 					"ORDER BY v.kafka_partition, v.kafka_offset",

@@ -6,7 +6,8 @@
  * Statements are prepared when first used and kept, one set a segment of the
  * ring, since they differ in the view they name.  They are planned for each
  * batch's own range of rows: a generic plan, made for a few rows, joins by
- * nested loops.  They all take the eight
+ * nested loops.  Only the probe, which runs over ever smaller ranges, is
+ * planned once.  They all take the eight
  * parameters of stream.h.  All statements of a batch see the batch's
  * snapshot (and what earlier statements of it wrote), and run with the
  * stream owner's rights and the settings captured at its creation, in a
@@ -204,7 +205,9 @@ step_plan(StreamWorker *w, SegmentPlans *plans, StepKind step)
 	if (plan)
 		return plan;
 	plan = SPI_prepare_cursor(step_sql(plans->statements, step),
-							  STREAM_NPARAMS, types, CURSOR_OPT_CUSTOM_PLAN);
+							  STREAM_NPARAMS, types,
+							  step == STEP_PROBE ? CURSOR_OPT_GENERIC_PLAN :
+							  CURSOR_OPT_CUSTOM_PLAN);
 	if (plan == NULL)
 		elog(ERROR, "could not prepare a statement of stream \"%s\": %s",
 			 w->def->name, SPI_result_code_string(SPI_result));
