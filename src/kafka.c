@@ -878,6 +878,23 @@ take_stats(KafkaClient *client)
 	return client->last_error.class != before;
 }
 
+/* End offsets are evidence, whoever wanted them. */
+static void
+take_ends(KafkaClient *client, const KafkaJob *job)
+{
+	TimestampTz asked_at;
+
+	if (job->offsets == NULL)
+		return;
+	asked_at = GetCurrentTimestamp() -
+		(kafka_monotonic_ms() - job->begun_ms) * 1000;
+	for (int i = 0; i < Min(job->count, client->nparts); i++)
+	{
+		client->parts[i].asked_end = job->offsets[i];
+		client->parts[i].asked_at = asked_at;
+	}
+}
+
 /* Give out an answer of the helper's. */
 static void
 take_answer(KafkaClient *client, KafkaRequestKind kind, const KafkaJob *job)
@@ -909,16 +926,6 @@ take_answer(KafkaClient *client, KafkaRequestKind kind, const KafkaJob *job)
 	}
 	if (kind == KAFKA_REQUEST_METADATA)
 		account_fds(client, CLIENT_FDS + BROKER_FDS * (job->brokers + 1));
-	if (kind == KAFKA_REQUEST_END && job->offsets)
-	{
-		TimestampTz now = GetCurrentTimestamp();
-
-		for (int i = 0; i < Min(job->count, client->nparts); i++)
-		{
-			client->parts[i].asked_end = job->offsets[i];
-			client->parts[i].asked_at = now;
-		}
-	}
 	answer->done = true;
 }
 
@@ -928,7 +935,7 @@ take_answers(KafkaClient *client)
 	KafkaShared *shared = client->shared;
 	bool		changed = false;
 
-	for (int kind = 0; kind < KAFKA_REQUEST_KINDS; kind++)
+	for (int kind = 0; kind < KAFKA_JOBS; kind++)
 	{
 		KafkaJob	job;
 
@@ -946,6 +953,10 @@ take_answers(KafkaClient *client)
 		/* the client's now, so that an ERROR does not leak it */
 		free(client->answer_offsets);
 		client->answer_offsets = job.offsets;
+		if (kind == KAFKA_REQUEST_END || kind == KAFKA_JOB_CONFIRM)
+			take_ends(client, &job);
+		if (kind == KAFKA_JOB_CONFIRM)
+			continue;
 		take_answer(client, kind, &job);
 		changed = true;
 	}
@@ -972,38 +983,12 @@ kafka_service(KafkaClient *client)
  * ----------
  */
 
-static void
-request(KafkaClient *client, KafkaRequestKind kind, int partitions,
-		int64 time_ms, int timeout_ms)
-{
-	KafkaShared *shared = client->shared;
-	KafkaJob   *job = &shared->jobs[kind];
-
-	Assert(kind == KAFKA_REQUEST_METADATA ||
-		   (partitions > 0 && shared->rkt != NULL));
-	if (kind != KAFKA_REQUEST_TIME)
-		time_ms = 0;
-
-	pthread_mutex_lock(&shared->lock);
-	if (!((job->wanted || job->busy) && job->partitions == partitions &&
-		  job->time_ms == time_ms))
-	{
-		job->wanted = true;
-		job->partitions = partitions;
-		job->time_ms = time_ms;
-		job->timeout_ms = timeout_ms;
-		pthread_cond_signal(&shared->wake);
-	}
-	job->ready = false;
-	pthread_mutex_unlock(&shared->lock);
-	client->answers[kind].done = false;
-}
-
 void
 kafka_request(KafkaClient *client, KafkaRequestKind kind, int partitions,
 			  int64 time_ms)
 {
-	request(client, kind, partitions, time_ms, REQUEST_TIMEOUT_MS);
+	kafka_ask(client, kind, partitions, time_ms, REQUEST_TIMEOUT_MS);
+	client->answers[kind].done = false;
 }
 
 const KafkaAnswer *
@@ -1019,7 +1004,8 @@ kafka_request_wait(KafkaClient *client, KafkaRequestKind kind, int partitions,
 	KafkaAnswer *answer = &client->answers[kind];
 	int64		deadline = kafka_monotonic_ms() + timeout_ms;
 
-	request(client, kind, partitions, time_ms, timeout_ms);
+	kafka_ask(client, kind, partitions, time_ms, timeout_ms);
+	answer->done = false;
 	for (;;)
 	{
 		int64		left;

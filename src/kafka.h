@@ -25,6 +25,17 @@
 typedef struct KafkaClient KafkaClient;
 
 /* What one record looks like before it is decoded. */
+/*
+ * After KAFKA_PARTITION_ERROR nothing more of that partition is given out
+ * until kafka_start().  Its class is KAFKA_UNKNOWN_TOPIC, KAFKA_OFFSET_GONE,
+ * KAFKA_CORRUPT or KAFKA_FATAL; trouble of the other classes shows in
+ * kafka_last_error() only, since librdkafka goes on trying.
+ *
+ * KAFKA_UNKNOWN_TOPIC comes for all partitions at once.  A broker that has
+ * just started may say so of a topic that is there, and a topic deleted and
+ * made anew is another one: ask for METADATA, compare identities, then start
+ * the partitions again or stop.
+ */
 typedef enum KafkaMessageKind
 {
 	KAFKA_RECORD,				/* a record; payload NULL is a tombstone */
@@ -44,7 +55,7 @@ typedef struct KafkaMessage
 	const void *key;			/* NULL: no key */
 	size_t		key_len;
 	int			error;			/* KAFKA_PARTITION_ERROR: a KafkaErrorClass */
-	void	   *native;			/* for kafka_message_headers() and errors */
+	void	   *native;			/* for kafka_message_headers(); may be NULL */
 } KafkaMessage;
 
 typedef struct KafkaHeader
@@ -85,8 +96,9 @@ typedef struct KafkaConfig
 	const char *client_id;
 	List	   *options;		/* of DefElem, librdkafka names with '_' for
 								 * '.', server's and user mapping's */
-	int			partitions;		/* for the queue's share a partition; 0: not
-								 * known yet */
+	int			partitions;		/* fetched at once; 0: not known yet.  The
+								 * queue is one for all, so this is only what
+								 * may come on top, a response each */
 	int64		memory_limit;	/* bytes, weir.ingest_memory */
 	int			fetch_message_max_bytes;
 	int64		max_message_bytes;
@@ -204,15 +216,21 @@ extern int	kafka_message_headers(const KafkaMessage *message,
  */
 extern bool kafka_service(KafkaClient *client);
 
-/* The latest trouble; class KAFKA_OK once data flows again. */
+/*
+ * The latest trouble.  Back to KAFKA_OK by itself when brokers answer again
+ * (outage, login) or data flows (authorization); what stopped a partition
+ * stays until that partition is started or kafka_clear_error().
+ */
 extern const KafkaError *kafka_last_error(KafkaClient *client);
 extern void kafka_clear_error(KafkaClient *client);
 
 /*
  * Evidence for idleness (DESIGN.md section 4): true only when, by the last
- * statistics, the partition's leader is up, its fetch is active and the
- * position equals the end offset (last stable).  *end_offset is that end or
- * -1 when unknown.  *as_of tells when librdkafka said it.
+ * statistics, the partition's leader is up, its fetch is active, and the
+ * position is the end offset (last stable under read_committed) which the
+ * leader gave when asked.  *end_offset is the latest end known, or -1; *as_of
+ * is when the leader was asked, so that evidence is continuous while *as_of
+ * moves.  Needs kafka_service() to be called, which asks by itself.
  */
 extern bool kafka_partition_at_end(KafkaClient *client, int32 partition,
 								   int64 *end_offset, TimestampTz *as_of);

@@ -345,6 +345,8 @@ set_defaults(rd_kafka_conf_t *conf, const KafkaConfig *config,
 		set_property(conf, "socket.keepalive.enable", "true",
 					 errstr, errsize) &&
 		set_property(conf, "topic.metadata.refresh.interval.ms", "30000",
+					 errstr, errsize) &&
+		set_property(conf, "topic.metadata.propagation.max.ms", "10000",
 					 errstr, errsize);
 }
 

@@ -38,6 +38,13 @@
 /* The most of librdkafka's log lines kept between two kafka_service(). */
 #define KAFKA_MAX_LOGS	100
 
+/*
+ * Beside the requests of kafka.h, one of our own: the end offsets again, as
+ * evidence for idleness (kafka_stats.c).
+ */
+#define KAFKA_JOB_CONFIRM	KAFKA_REQUEST_KINDS
+#define KAFKA_JOBS			(KAFKA_REQUEST_KINDS + 1)
+
 /* One thing noted by a callback; a list, oldest first. */
 typedef struct KafkaEvent
 {
@@ -59,6 +66,7 @@ typedef struct KafkaJob
 	int			timeout_ms;		/* as asked */
 	/* the answer, valid while ready */
 	int			err;			/* rd_kafka_resp_err_t */
+	int64		begun_ms;		/* monotonic: the answer is not older */
 	int32		err_partition;	/* -1: not of one partition */
 	int			count;			/* partitions, or length of offsets */
 	int			brokers;		/* METADATA: how many the cluster has */
@@ -87,7 +95,7 @@ typedef struct KafkaShared
 	bool		stop;			/* the helper is to destroy and end */
 	bool		finished;		/* it has destroyed everything */
 	bool		abandoned;		/* nobody waits: it frees this struct */
-	KafkaJob	jobs[KAFKA_REQUEST_KINDS];
+	KafkaJob	jobs[KAFKA_JOBS];
 	int64		nudge_until_ms; /* monotonic; nudge up to then */
 	int32	   *started;		/* malloc'd: partitions being fetched */
 	int			nstarted;
@@ -109,8 +117,8 @@ typedef struct KafkaPartition
 	int64		position;		/* next offset to come; -1: unknown */
 	bool		troubled;		/* an error since the last sign of life */
 	TimestampTz troubled_at;
-	int64		asked_end;		/* last KAFKA_REQUEST_END; -1: none */
-	TimestampTz asked_at;
+	int64		asked_end;		/* last end offset asked for; -1: none */
+	TimestampTz asked_at;		/* when that was asked */
 	/* by the last statistics */
 	bool		alive;			/* leader up, fetch active and answering */
 	int			leader_misses;	/* statistics in a row without a leader up */
@@ -159,11 +167,13 @@ extern rd_kafka_conf_t *kafka_conf_build(const KafkaConfig *config,
 										 int64 *queue_limit,
 										 char *errstr, size_t errsize);
 
-/* kafka_request.c: on the helper thread, but for the first three */
+/* kafka_request.c: on the helper thread but for these */
 extern bool kafka_start_helper(KafkaShared *shared);
 extern void kafka_close_shared(KafkaShared *shared);
 extern void kafka_note_fetch(KafkaClient *client, int taken);
 extern int64 kafka_monotonic_ms(void);
+extern void kafka_ask(KafkaClient *client, int kind, int partitions,
+					  int64 time_ms, int timeout_ms);
 
 /* kafka_error.c */
 extern KafkaErrorClass kafka_classify(int err);

@@ -172,8 +172,7 @@ run_metadata(KafkaShared *shared, KafkaJob *job, int timeout_ms)
 }
 
 static int
-run_offsets(KafkaShared *shared, KafkaRequestKind kind, KafkaJob *job,
-			int timeout_ms)
+run_offsets(KafkaShared *shared, int kind, KafkaJob *job, int timeout_ms)
 {
 	int64	   *ends;
 	int			err;
@@ -211,7 +210,7 @@ run_offsets(KafkaShared *shared, KafkaRequestKind kind, KafkaJob *job,
 
 /* Work on a copy of a job until it has an answer, or not. */
 static void
-run_job(KafkaShared *shared, KafkaRequestKind kind, KafkaJob *job)
+run_job(KafkaShared *shared, int kind, KafkaJob *job)
 {
 	int64		deadline = kafka_monotonic_ms() + job->timeout_ms;
 	int64		slice = FIRST_SLICE_MS;
@@ -232,8 +231,9 @@ run_job(KafkaShared *shared, KafkaRequestKind kind, KafkaJob *job)
 
 	do
 	{
-		left = deadline - kafka_monotonic_ms();
+		job->begun_ms = kafka_monotonic_ms();
 		job->err_partition = -1;
+		left = deadline - job->begun_ms;
 		if (kind == KAFKA_REQUEST_METADATA)
 			job->err = run_metadata(shared, job, Max(Min(slice, left), 1));
 		else
@@ -274,7 +274,7 @@ helper_step(KafkaShared *shared)
 {
 	static const uint64 one = 1;
 
-	for (int kind = 0; kind < KAFKA_REQUEST_KINDS; kind++)
+	for (int kind = 0; kind < KAFKA_JOBS; kind++)
 	{
 		KafkaJob   *job = &shared->jobs[kind];
 		KafkaJob	work;
@@ -345,7 +345,7 @@ destroy_handles(KafkaShared *shared)
 	if (shared->service_fd >= 0)
 		close(shared->service_fd);
 
-	for (int kind = 0; kind < KAFKA_REQUEST_KINDS; kind++)
+	for (int kind = 0; kind < KAFKA_JOBS; kind++)
 		free(shared->jobs[kind].offsets);
 	while (shared->events)
 	{
@@ -447,6 +447,36 @@ kafka_close_shared(KafkaShared *shared)
 		pthread_join(shared->thread, NULL);
 		free_shared(shared);
 	}
+}
+
+/*
+ * Ask the helper for something, unless it is at that already.  PostgreSQL
+ * thread.
+ */
+void
+kafka_ask(KafkaClient *client, int kind, int partitions, int64 time_ms,
+		  int timeout_ms)
+{
+	KafkaShared *shared = client->shared;
+	KafkaJob   *job = &shared->jobs[kind];
+
+	Assert(kind == KAFKA_REQUEST_METADATA ||
+		   (partitions > 0 && shared->rkt != NULL));
+	if (kind != KAFKA_REQUEST_TIME)
+		time_ms = 0;
+
+	pthread_mutex_lock(&shared->lock);
+	if (!((job->wanted || job->busy) && job->partitions == partitions &&
+		  job->time_ms == time_ms))
+	{
+		job->wanted = true;
+		job->partitions = partitions;
+		job->time_ms = time_ms;
+		job->timeout_ms = timeout_ms;
+		pthread_cond_signal(&shared->wake);
+	}
+	job->ready = false;
+	pthread_mutex_unlock(&shared->lock);
 }
 
 /*

@@ -15,12 +15,15 @@
  *
  * A partition is alive when its leader is UP and has sent something lately
  * (an idle fetch is answered every fetch.wait.max.ms), and its fetch is
- * active.  Then its end offset, which comes with each fetch, is fresh.
+ * active.
  *
- * An error of the partition voids that: after TOPIC_AUTHORIZATION_FAILED,
- * say, everything looks alive but the end offset stands still.  It counts
- * again after a record or an end-of-partition event; meanwhile an answered
- * KAFKA_REQUEST_END younger than the trouble is as good.
+ * That alone is no evidence.  librdkafka keeps the fetch "active", and the
+ * end offset of the last good response, while the broker answers every fetch
+ * with an error that librdkafka deals with by itself, or told us of once: the
+ * leader moved, the right to read was taken away, the topic is gone.  So with
+ * each statistics that look like the end, the leaders are asked for the end
+ * offsets (once an interval, only while something is idle), and the answer is
+ * the evidence, as of the time it was asked for.
  *
  *-------------------------------------------------------------------------
  */
@@ -37,6 +40,9 @@
 
 /* Later than this after the longest wait, a broker is not answering. */
 #define ALIVE_SLACK_MS	2000
+
+/* How long to go on asking for end offsets. */
+#define CONFIRM_TIMEOUT_MS	5000
 
 /* So many statistics without a leader are news. */
 #define LEADER_MISSES	3
@@ -262,6 +268,27 @@ apply_stats(KafkaClient *client, StatsParser *parser)
 	}
 }
 
+/* Ask for the end offsets if some partition looks idle. */
+static void
+confirm_ends(KafkaClient *client)
+{
+	int			n = 0;
+	bool		idle = false;
+
+	for (int i = 0; i < client->nparts; i++)
+	{
+		KafkaPartition *part = &client->parts[i];
+
+		if (!part->started || part->failed)
+			continue;
+		n = i + 1;
+		idle = idle || part->troubled ||
+			(part->alive && part->position == part->stat_end);
+	}
+	if (idle)
+		kafka_ask(client, KAFKA_JOB_CONFIRM, n, 0, CONFIRM_TIMEOUT_MS);
+}
+
 /* Parse client->stats; what cannot be parsed voids all evidence. */
 void
 kafka_parse_stats(KafkaClient *client)
@@ -308,6 +335,7 @@ kafka_parse_stats(KafkaClient *client)
 	if (parser->ts > 0)
 		client->stats_at -= Max(kafka_monotonic_ms() * 1000 - parser->ts, 0);
 	apply_stats(client, parser);
+	confirm_ends(client);
 	MemoryContextReset(client->parse_cxt);
 }
 
@@ -325,25 +353,24 @@ kafka_partition_at_end(KafkaClient *client, int32 partition,
 	if (!part->started || part->failed)
 		return false;
 
-	if (part->troubled)
-	{
-		if (part->asked_end < 0 || part->asked_at <= part->troubled_at)
-			return false;
-		*end_offset = part->asked_end;
-		*as_of = part->asked_at;
-		return part->position == part->asked_end;
-	}
-
-	if (part->stat_end >= 0)
-		*end_offset = part->stat_end;
+	*end_offset = Max(part->stat_end, part->asked_end);
+	*end_offset = Max(*end_offset, -1);
+	*as_of = part->asked_at;
 
 	/* news of an outage may be younger than the statistics */
 	if (client->last_error.partition < 0 &&
 		(client->last_error.class == KAFKA_TRANSIENT ||
 		 client->last_error.class == KAFKA_AUTHENTICATION))
 		return false;
-	return part->alive && part->stat_end >= 0 &&
-		part->position == part->stat_end;
+
+	if (part->asked_end < 0 || part->asked_end != part->position)
+		return false;
+	/* after an error the end of the last good response says nothing */
+	if (part->troubled)
+		return part->asked_at > part->troubled_at;
+	return part->alive && part->position == part->stat_end &&
+		part->asked_at >= client->stats_at -
+		(2 * client->statistics_interval_ms + ALIVE_SLACK_MS) * INT64CONST(1000);
 }
 
 int64

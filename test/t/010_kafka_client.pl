@@ -74,6 +74,20 @@ FROM kafka_consume($client, $n, $timeout)
 SQL
 }
 
+# The same of what comes until n of them are not ends: when new records come,
+# how often the end is reached is a matter of luck.
+sub records
+{
+	my ($client, $n) = @_;
+	my @got;
+	my $deadline = time + 60;
+	while (@got < $n && time < $deadline)
+	{
+		push @got, grep { !/:eof$/ } split / /, consume($client, 100, 200);
+	}
+	return "@got";
+}
+
 my $process = 'SELECT threads, fds FROM kafka_process()';
 sql("SELECT kafka_option('group_id', 'x')");    # loads the library
 my $clean = sql($process);
@@ -189,7 +203,7 @@ is(consume($c, 2), '0:8:x5 0:9:eof', 'started anew without a stop');
 sql_becomes($at_end, qr/^t/, 'at the end before the leader moves');
 $broker->command('leader rides 0 2');
 $broker->produce('rides', ["0\tmoved"], partition_field => 1);
-is(consume($c, 2), '0:9:moved 0:10:eof', 'goes on after the leader moved');
+is(records($c, 1), '0:9:moved', 'goes on after the leader moved');
 
 # A hung broker: connections stay up, nothing is said.
 sql_becomes($at_end, qr/^t/, 'at the end before the broker hangs');
@@ -214,7 +228,7 @@ $broker->command('up');
 sql_becomes("SELECT class FROM kafka_last_error($c)",
 	qr/^ok$/, 'the outage is over without a record');
 $broker->produce('rides', ["0\tback"], partition_field => 1);
-is(consume($c, 2), '0:10:back 0:11:eof', 'goes on after an outage');
+is(records($c, 1), '0:10:back', 'goes on after an outage');
 
 # The right to read is taken away: said once, and librdkafka goes on trying.
 sql_becomes($at_end, qr/^t/, 'at the end before the right is revoked');
@@ -231,33 +245,33 @@ WeirBroker::poll_until(
 is( $denied,
 	'authorization|42501|no READ on topic "rides" of server "test"',
 	'no right to read');
-is(sql("SELECT kafka_serve($c, 500)") . sql($at_end) =~ s/\|.*//r,
-	'f', 'a forbidden partition is no evidence');
-is( sql("SELECT class FROM kafka_request($c, 'end', 2)")
-	  . sql($at_end),
-	'okt|11',
-	'but the broker\'s own answer is');
+sql_becomes($at_end, qr/^t\|11$/, 'it is at the end, the leader says');
+$broker->produce('rides', ["0\tdenied"], partition_field => 1);
+sql_becomes($at_end, qr/^f\|12$/, 'a record that may not be read');
+is(sql("SELECT kafka_serve($c, 1000)") . sql($at_end),
+	'f|12', 'keeps it from the end');
 $broker->command('heal 1');
 $broker->produce('rides', ["0\tallowed"], partition_field => 1);
-is(consume($c, 2), '0:11:allowed 0:12:eof', 'goes on when allowed again');
+is(records($c, 2), '0:11:denied 0:12:allowed',
+	'goes on when allowed again');
 is(sql("SELECT class FROM kafka_last_error($c)"),
 	'ok', 'and says so');
 
 # An offset that is not there.
 sql("SELECT kafka_start($c, 1, 1000)");
-is(consume($c, 1), '1:1000:error:offset_gone', 'an offset out of range');
+is(records($c, 1), '1:1000:error:offset_gone', 'an offset out of range');
 like(
 	sql("SELECT class, sqlstate, partition, \"offset\", message FROM kafka_last_error($c)"
 	),
 	qr/^offset_gone\|55000\|1\|1000\|offset 1000 of rides\[1\] is gone/,
 	'its message');
 $broker->produce('rides', [ "1\tlost", "0\tkept" ], partition_field => 1);
-is(consume($c, 2), '0:12:kept 0:13:eof',
+is(records($c, 1), '0:13:kept',
 	'the partition is silent, the others go on');
 is(sql("SELECT class FROM kafka_last_error($c)"),
 	'offset_gone', 'data of others does not hide it');
 sql("SELECT kafka_start($c, 1, 0)");
-is(consume($c, 2), '1:0:lost 1:1:eof', 'started at an offset that is there');
+is(records($c, 1), '1:0:lost', 'started at an offset that is there');
 is(sql("SELECT class FROM kafka_last_error($c)"), 'ok', 'all is well');
 
 # Many records, in batches and through a queue that is far too small.
@@ -392,7 +406,7 @@ SKIP:
 	is(sql("SELECT at_end, end_offset FROM kafka_at_end($c, 0)"),
 		't|6', 'still at the end, the stable one');
 	$open->finish;
-	is(consume($c, 3), '0:6:open1 0:7:open2 0:9:eof',
+	is(records($c, 2), '0:6:open1 0:7:open2',
 		'until they are committed');
 	sql("SELECT kafka_close($c)");
 
@@ -415,7 +429,7 @@ SKIP:
 	is(sql("SELECT offsets FROM kafka_request($c, 'low', 2)"),
 		'{2,0}', 'low after records were deleted');
 	sql("SELECT kafka_start($c, 0, 1)");
-	is(consume($c, 1), '0:1:error:offset_gone', 'an offset below retention');
+	is(records($c, 1), '0:1:error:offset_gone', 'an offset below retention');
 	like(sql("SELECT message FROM kafka_last_error($c)"),
 		qr/^offset 1 of timed\[0\] is gone/, 'its message');
 
@@ -427,7 +441,7 @@ SKIP:
 		'a partition more');
 	sql("SELECT kafka_start($c, 2, 0)");
 	$kafka->produce('timed', ['new'], partition => 2);
-	like(consume($c, 2), qr/2:0:new/, 'and it can be read');
+	is(records($c, 1), '2:0:new', 'and it can be read');
 	sql("SELECT kafka_close($c)");
 
 	# Asking creates no topic.
@@ -443,11 +457,12 @@ SKIP:
 	$kafka->create_topic('brief', 1);
 	$kafka->produce('brief', ['x']);
 	$c = open_client($kafka, 'brief',
-		'topic_metadata_refresh_interval_ms=1000');
+		'topic_metadata_refresh_interval_ms=1000',
+		'topic_metadata_propagation_max_ms=1000');
 	sql("SELECT kafka_start($c, 0, 0)");
 	is(consume($c, 2), '0:0:x 0:1:eof', 'a topic is read');
 	$kafka->delete_topic('brief');
-	like(consume($c, 1, 60000), qr/^0:-?\d+:error:unknown_topic$/,
+	is(records($c, 1), '0:1:error:unknown_topic',
 		'and deleted');
 	is( sql("SELECT class, sqlstate FROM kafka_last_error($c)"),
 		'unknown_topic|42704', 'its error');
@@ -465,10 +480,15 @@ SKIP:
 		qr/^transient$/, 'the broker is down');
 	$kafka->start;
 	$kafka->produce('long', [ map { "m$_" } 100 .. 199 ]);
+	sql('CREATE TEMP TABLE got AS SELECT * FROM kafka_consume(0, 0)');
+	sql_becomes(<<SQL, qr/^199$/, 'the last record comes');
+INSERT INTO got SELECT * FROM kafka_consume($c, 1000, 200);
+SELECT max("offset") FROM got WHERE kind = 'record'
+SQL
 	is( sql(<<SQL), '100|100|199|t', 'nothing lost, nothing twice');
 SELECT count(*), min("offset"), max("offset"),
   bool_and(payload = 'm' || "offset")
-FROM kafka_consume($c, 200, 15000) WHERE kind = 'record'
+FROM got WHERE kind = 'record'
 SQL
 	is(sql("SELECT class FROM kafka_last_error($c)"),
 		'ok', 'and all is well');
