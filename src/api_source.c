@@ -97,7 +97,7 @@ check_columns(const char *text)
 	int			ncolumns = 0;
 
 	trees = source_parse_wrapped("CREATE FOREIGN TABLE t (\n", text,
-						  "\n) SERVER " PROBE_SERVER, "columns");
+								 "\n) SERVER " PROBE_SERVER, "columns");
 	if (list_length(trees) != 1)
 		not_a_column_list();
 	stmt = (CreateForeignTableStmt *) linitial_node(RawStmt, trees)->stmt;
@@ -207,8 +207,10 @@ has_epoch_option(Oid relid, AttrNumber attnum)
 	ListCell   *lc;
 
 	foreach(lc, GetForeignColumnOptions(relid, attnum))
+	{
 		if (strcmp(lfirst_node(DefElem, lc)->defname, "epoch") == 0)
 			return true;
+	}
 	return false;
 }
 

@@ -256,7 +256,7 @@ settle_target(const StreamArgs *args, const StreamPlan *plan, bool *created)
 	Oid			nsp;
 	Oid			target;
 
-	nsp = rv->schemaname ? get_namespace_oid(rv->schemaname, false) :
+	nsp = rv->schemaname ? LookupExplicitNamespace(rv->schemaname, false) :
 		api_creation_schema(rv);
 	target = get_relname_relid(rv->relname, nsp);
 	*created = !OidIsValid(target);

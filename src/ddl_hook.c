@@ -376,8 +376,10 @@ keep_path(const RenameStmt *stmt, const SourceDef *source)
 		get_attgenerated(source->relid, attnum) != '\0')
 		return;
 	foreach(lc, GetForeignColumnOptions(source->relid, attnum))
+	{
 		if (strcmp(lfirst_node(DefElem, lc)->defname, "path") == 0)
 			return;
+	}
 
 	initStringInfo(&path);
 	appendStringInfoString(&path, "$.\"");
@@ -513,13 +515,31 @@ typedef struct Follow
 	Datum		roles;			/* REASSIGN and DROP OWNED */
 } Follow;
 
+/* The name that a thing has in texts; NULL: may be any. */
+static const char *
+name_in_texts(ObjectType type, RangeVar *relation, Node *object,
+			  const char *subname)
+{
+	if (type == OBJECT_EXTENSION)
+		return NULL;
+	if (subname)
+		return subname;			/* column, attribute, schema */
+	if (relation)
+		return relation->relname;
+	if (object && IsA(object, ObjectWithArgs))
+		return strVal(llast(((ObjectWithArgs *) object)->objname));
+	if (object && IsA(object, List))
+		return strVal(llast((List *) object));
+	return NULL;
+}
+
 static void
-before_rename(Follow *follow, ObjectType type)
+before_rename(Follow *follow, ObjectType type, const char *name)
 {
 	if (!may_be_in_texts(type) || !catalog_exists())
 		return;
 	catalog_lock_names();
-	follow->texts = ddl_rename_begin();
+	follow->texts = ddl_rename_begin(name);
 }
 
 static void
@@ -535,14 +555,27 @@ before(Node *stmt, Follow *follow)
 			check_drop((DropStmt *) stmt);
 			break;
 		case T_RenameStmt:
-			follow->source = source_named(((RenameStmt *) stmt)->relation);
-			before_rename(follow, ((RenameStmt *) stmt)->renameType);
-			if (follow->source)
-				check_rename((RenameStmt *) stmt, follow->source);
-			break;
+			{
+				RenameStmt *rename = (RenameStmt *) stmt;
+
+				follow->source = source_named(rename->relation);
+				before_rename(follow, rename->renameType,
+							  name_in_texts(rename->renameType,
+											rename->relation, rename->object,
+											rename->subname));
+				if (follow->source)
+					check_rename(rename, follow->source);
+				break;
+			}
 		case T_AlterObjectSchemaStmt:
-			before_rename(follow, ((AlterObjectSchemaStmt *) stmt)->objectType);
-			break;
+			{
+				AlterObjectSchemaStmt *move = (AlterObjectSchemaStmt *) stmt;
+
+				before_rename(follow, move->objectType,
+							  name_in_texts(move->objectType, move->relation,
+											move->object, NULL));
+				break;
+			}
 		case T_DropRoleStmt:
 			check_drop_role((DropRoleStmt *) stmt);
 			break;

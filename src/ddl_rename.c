@@ -87,8 +87,19 @@ analyze_filter(void *arg)
 	table_close(rel, NoLock);
 }
 
+/*
+ * Can a text hold the name?  Queries are stored with every thing's own name
+ * in them, so one that does not hold it need not be analyzed, which would
+ * take locks.  A filter is stored as it was written, in any case of letters.
+ */
+static bool
+may_hold(const char *text, const char *name)
+{
+	return name == NULL || strstr(text, quote_identifier(name)) != NULL;
+}
+
 StoredTexts *
-ddl_rename_begin(void)
+ddl_rename_begin(const char *name)
 {
 	StoredTexts *texts = palloc0(sizeof(StoredTexts));
 	ListCell   *lc;
@@ -98,7 +109,8 @@ ddl_rename_begin(void)
 		StoredQuery *stored = palloc0(sizeof(StoredQuery));
 
 		stored->def = lfirst(lc);
-		if (error_guard(analyze_query, stored, false) == NULL)
+		if (may_hold(stored->def->query, name) &&
+			error_guard(analyze_query, stored, false) == NULL)
 			texts->queries = lappend(texts->queries, stored);
 	}
 	foreach(lc, catalog_sources())

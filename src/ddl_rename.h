@@ -11,10 +11,10 @@
 typedef struct StoredTexts StoredTexts;
 
 /*
- * Analyze all stored texts, before the rename; NULL when there are none.
- * Afterwards write those anew whose names have changed.
+ * Analyze the stored texts that hold the name, or all of them when it is
+ * NULL, before the rename.  Afterwards write those anew that have changed.
  */
-extern StoredTexts *ddl_rename_begin(void);
+extern StoredTexts *ddl_rename_begin(const char *name);
 extern void ddl_rename_end(StoredTexts *texts);
 
 #endif							/* WEIR_DDL_RENAME_H */

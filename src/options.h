@@ -91,8 +91,8 @@ typedef struct Position
 	TimestampTz time;			/* POSITION_TIME */
 	int			noffsets;		/* POSITION_OFFSETS */
 	PartitionOffset *offsets;	/* by partition, each once */
-	char	   *text;			/* as the catalog keeps it: independent of
-								 * any setting */
+	char	   *text;			/* as the catalog keeps it: independent of any
+								 * setting */
 } Position;
 
 /*

@@ -59,12 +59,15 @@ wrapped_text_error(void *arg)
 
 List *
 source_parse_wrapped(const char *prefix, const char *text, const char *suffix,
-			  const char *what)
+					 const char *what)
 {
-	WrappedText wrapped = {text, strlen(prefix), what};
+	WrappedText wrapped;
 	ErrorContextCallback callback;
 	List	   *trees;
 
+	wrapped.text = text;
+	wrapped.prefix = strlen(prefix);
+	wrapped.what = what;
 	callback.callback = wrapped_text_error;
 	callback.arg = &wrapped;
 	callback.previous = error_context_stack;
@@ -117,7 +120,7 @@ source_filter_parse(Relation rel, const char *filter)
 	ParseState *pstate;
 	ParseNamespaceItem *nsitem;
 	Node	   *expr;
-	WrappedText wrapped = {filter, sizeof(prefix) - 1, "filter"};
+	WrappedText wrapped;
 	ErrorContextCallback callback;
 
 	trees = source_parse_wrapped(prefix, filter, "\n)", "filter");
@@ -134,6 +137,9 @@ source_filter_parse(Relation rel, const char *filter)
 				errcode(ERRCODE_SYNTAX_ERROR),
 				errmsg("\"filter\" must be one expression"));
 
+	wrapped.text = filter;
+	wrapped.prefix = strlen(prefix);
+	wrapped.what = "filter";
 	callback.callback = wrapped_text_error;
 	callback.arg = &wrapped;
 	callback.previous = error_context_stack;
