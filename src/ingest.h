@@ -107,6 +107,7 @@ typedef struct Ingest
 	TimestampTz *verify;		/* per partition: the timestamp that the record
 								 * at next must have, which is one that has
 								 * been applied; DT_NOBEGIN: no check */
+	int64		records;		/* decoded since the start */
 	int64		mean_len;		/* running mean of payload lengths */
 	uint64		generation;		/* of the catalog, when last read */
 	MemoryContext cxt;			/* lives as long as the worker */

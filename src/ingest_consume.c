@@ -40,6 +40,9 @@
 /* Decode about this many bytes in one transaction. */
 #define BATCH_BYTES (4 * 1024 * 1024)
 
+/* A column not found in so many records is reported. */
+#define ENOUGH_RECORDS 1000
+
 /* Look for new partitions this often. */
 #define PARTITIONS_INTERVAL_MS 10000
 
@@ -265,6 +268,7 @@ count_records(Ingest *ingest, const BatchTally *tally, TimestampTz now)
 				break;
 		}
 	}
+	ingest->records += tally->nrecords;
 	if (tally->nrecords > 0)
 		ingest->mean_len = (ingest->mean_len * 3 +
 							bytes / tally->nrecords) / 4;
@@ -485,6 +489,32 @@ look_for_partitions(Ingest *ingest, TimestampTz now)
 	}
 }
 
+/* A column that no record has had is likely a path gone wrong: say so. */
+static void
+look_for_columns(Ingest *ingest)
+{
+	SlotShared *slot = ingest->slot;
+	MemoryContext old;
+	char	   *columns;
+
+	if (ingest->records < ENOUGH_RECORDS)
+		return;
+	old = MemoryContextSwitchTo(ingest->batch_cxt);
+	columns = decoder_columns_never_found(ingest->decoder);
+	MemoryContextSwitchTo(old);
+	if (columns == NULL)
+		columns = "";
+	else if (slot->columns_never_found[0] == '\0')
+		ereport(WARNING,
+				(errmsg("source \"%s\": no record had a value for %s",
+						ingest->source->name, columns),
+				 errhint("Compare the paths of the columns with a record: "
+						 "weir.sample() shows some.")));
+	if (strcmp(columns, slot->columns_never_found) != 0)
+		strlcpy(slot->columns_never_found, columns,
+				sizeof(slot->columns_never_found));
+}
+
 /* Let a stream that holds a full ring for too long go. */
 static void
 judge_full_ring(Ingest *ingest, bool room, TimestampTz now)
@@ -569,6 +599,7 @@ ingest_loop(Ingest *ingest)
 			show_state(ingest, room);
 			judge_idleness(ingest);
 			judge_full_ring(ingest, room, now);
+			look_for_columns(ingest);
 			look_for_partitions(ingest, now);
 			stage_recycle(ingest);
 			worker_account();

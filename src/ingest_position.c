@@ -277,6 +277,7 @@ position_resolve_new(Ingest *ingest)
 		shared = worker_stream_find(MyDatabaseId, stream->stream_id);
 		if (shared && shared->latch)
 			SetLatch(shared->latch);
+		pgstat_report_activity(STATE_RUNNING, "reading the topic");
 	}
 }
 

@@ -301,9 +301,12 @@ stage_open(Ingest *ingest)
 	CommitTransactionCommand();
 }
 
-/* Least sequence number that a holder of the slot still needs. */
+/*
+ * Least sequence number that a holder of the slot still needs; how many
+ * holders there are, and which one that is.
+ */
 static uint64
-least_held(SlotShared *slot, int *holders, int *holder)
+least_held(SlotShared *slot, int *holders, StreamShared **holder)
 {
 	uint64		least = UINT64_MAX;
 	int			index = slot - weir_shared->slots;
@@ -319,7 +322,7 @@ least_held(SlotShared *slot, int *holders, int *holder)
 		if (stream->held_seq < least)
 		{
 			least = stream->held_seq;
-			*holder = stream->stream_id;
+			*holder = stream;
 		}
 	}
 	return least;
@@ -350,7 +353,7 @@ stage_has_room(Ingest *ingest)
 	SlotShared *slot = ingest->slot;
 	bool		room = false;
 	int			holders;
-	int			holder = 0;
+	StreamShared *holder = NULL;
 
 	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
 	(void) least_held(slot, &holders, &holder);
@@ -374,6 +377,8 @@ stage_has_room(Ingest *ingest)
 		}
 	if (holders == 0 && !room)
 		slot->state = SLOT_PREVIEW;
+	strlcpy(slot->held_by, room || holder == NULL ? "" :
+			NameStr(holder->name), sizeof(slot->held_by));
 	LWLockRelease(&slot->lock);
 	return room;
 }
@@ -619,7 +624,7 @@ raise_floors(Ingest *ingest)
 	SlotShared *slot = ingest->slot;
 	uint64		held;
 	int			holders;
-	int			holder = 0;
+	StreamShared *holder = NULL;
 
 	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
 	held = least_held(slot, &holders, &holder);

@@ -184,6 +184,7 @@ typedef struct StreamShared
 	bool		in_use;
 	Oid			dbid;
 	int32		stream_id;
+	NameData	name;
 	int32		source_id;
 	pid_t		pid;
 	Latch	   *latch;
@@ -206,10 +207,6 @@ typedef struct StreamShared
 	int64		batches;
 	int64		last_batch_rows;
 	TimestampTz last_batch_at;
-	int64		open_windows;
-	TimestampTz oldest_window_start;
-	int64		groups;
-	int64		state_bytes;
 	int64		windows_closed;
 	int64		retries;
 	SharedHistogram commit_us;
@@ -297,6 +294,7 @@ typedef struct WorkerArgs
 	int32		source_id;
 	int32		stream_id;
 	int32		restarts;
+	char		last_exit[80];	/* why the one before it ended; empty: none */
 } WorkerArgs;
 
 extern WorkerShared *my_worker;

@@ -25,7 +25,6 @@
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
-#include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "commands/dbcommands.h"
 #include "pgstat.h"
@@ -35,11 +34,11 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
-#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "dead_letter.h"
 #include "errors.h"
+#include "fdw.h"
 #include "ingest.h"
 #include "settings.h"
 #include "worker.h"
@@ -97,23 +96,6 @@ lock_slot(const WorkerArgs *args)
 	CommitTransactionCommand();
 }
 
-/* Server's options and the owner's user mapping's, as one list. */
-static List *
-connection_options(const SourceDef *source)
-{
-	ForeignServer *server = GetForeignServer(source->server_id);
-	List	   *options = list_copy(server->options);
-	Datum		server_id = ObjectIdGetDatum(source->server_id);
-
-	if (SearchSysCacheExists2(USERMAPPINGUSERSERVER,
-							  ObjectIdGetDatum(source->owner), server_id) ||
-		SearchSysCacheExists2(USERMAPPINGUSERSERVER,
-							  ObjectIdGetDatum(InvalidOid), server_id))
-		options = list_concat(options, GetUserMapping(source->owner,
-													  source->server_id)->options);
-	return options;
-}
-
 static void
 open_client(Ingest *ingest, int npartitions)
 {
@@ -130,7 +112,8 @@ open_client(Ingest *ingest, int npartitions)
 	config.server_name = ingest->source->server_name;
 	config.topic = ingest->source->topic;
 	config.client_id = client_id;
-	config.options = connection_options(ingest->source);
+	config.options = fdw_kafka_options(ingest->source->server_id,
+									   ingest->source->owner);
 	config.partitions = npartitions;
 	config.memory_limit = (int64) weir_ingest_memory * 1024;
 	config.fetch_message_max_bytes = weir_fetch_message_max_bytes;
@@ -190,6 +173,7 @@ ingest_run(Ingest *ingest, const WorkerArgs *args)
 	before_shmem_exit(leave_slot, PointerGetDatum(slot));
 	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
 	slot->pid = MyProcPid;
+	slot->next_retry_at = 0;
 	slot->latch = MyLatch;
 	if (slot->state != SLOT_RETRYING)
 		slot->state = SLOT_STARTING;
@@ -260,7 +244,11 @@ show_error(Ingest *ingest, const ErrorData *edata)
 		return;
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (ingest->stream_id == 0)
+	if (catalog_source_changed(ingest->source))
+		ereport(DEBUG1,
+				(errmsg("source \"%s\" was changed meanwhile",
+						ingest->source->name)));
+	else if (ingest->stream_id == 0)
 		catalog_stop_source(ingest->source->source_id,
 							error_sqlstate(edata->sqlerrcode),
 							error_text(edata));

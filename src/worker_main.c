@@ -74,6 +74,8 @@ worker_begin(const WorkerArgs *args)
 		worker->source_id = args->source_id;
 		worker->stream_id = args->stream_id;
 		worker->restarts = args->restarts;
+		strlcpy(worker->last_exit_reason, args->last_exit,
+				sizeof(worker->last_exit_reason));
 		worker->started_at = GetCurrentTimestamp();
 		my_worker = worker;
 		break;

@@ -17,6 +17,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/ipc.h"
@@ -149,6 +150,47 @@ child_runs(Child *child)
 	return status == BGWH_STARTED || status == BGWH_NOT_YET_STARTED;
 }
 
+/*
+ * Why it ended, as far as its slot or stream says, and when it will be tried
+ * again.
+ */
+static void
+note_exit(Child *child)
+{
+	SharedError error = {0};
+	SlotShared *slot;
+	StreamShared *stream;
+
+	if (child->args.kind == WORKER_STREAM)
+	{
+		stream = worker_stream_find(MyDatabaseId, child->args.stream_id);
+		if (stream)
+			worker_read_error(&stream->error, &error);
+	}
+	else
+	{
+		slot = worker_slot_find(MyDatabaseId, child->args.source_id,
+								child->args.kind == WORKER_CATCH_UP ?
+								child->args.stream_id : 0);
+		if (slot)
+		{
+			worker_read_error(&slot->error, &error);
+			slot->next_retry_at = child->next_start;
+		}
+	}
+	if (error.sqlerrcode != 0 && error.at >= child->started_at)
+	{
+		int			len = pg_mbcliplen(error.message, strlen(error.message),
+									   sizeof(child->args.last_exit) - 1);
+
+		memcpy(child->args.last_exit, error.message, len);
+		child->args.last_exit[len] = '\0';
+	}
+	else
+		strlcpy(child->args.last_exit, "ended",
+				sizeof(child->args.last_exit));
+}
+
 /* Notice that a child has ended, and put off its next start. */
 static void
 reap(Child *child, TimestampTz now)
@@ -161,6 +203,7 @@ reap(Child *child, TimestampTz now)
 	child->next_start = TimestampTzPlusMilliseconds(now, child->delay_ms);
 	child->delay_ms = child->delay_ms == 0 ? weir_retry_delay :
 		Min(child->delay_ms * 2, weir_retry_delay_max);
+	note_exit(child);
 }
 
 /* Start a child; says once that there are too few worker slots. */

@@ -135,6 +135,7 @@ read_definition(StreamWorker *w, const WorkerArgs *args)
 	w->def = catalog_stream_by_id(args->stream_id, true);
 	if (w->def == NULL || w->def->paused || w->def->failed_message)
 		proc_exit(0);
+	namestrcpy(&w->shared->name, w->def->name);
 	w->source = catalog_source_by_id(w->def->source_id, false);
 	w->target_name = relation_text(w->def->target);
 	w->state_name = relation_text(w->def->state);
@@ -146,18 +147,13 @@ read_definition(StreamWorker *w, const WorkerArgs *args)
 				 errhint("Drop the stream and create it again.")));
 	w->options.emit_on_close = w->def->emit_on_close;
 	w->options.allowed_lateness = w->def->allowed_lateness;
+	w->options.key = w->def->option_key;
 	w->settings = w->def->settings;
 	if (strstr(w->settings.search_path, "pg_catalog") != NULL)
 		w->settings.search_path = psprintf("pg_catalog, %s",
 										   w->settings.search_path);
 	catalog_enter_user(&user, w->def->owner, &w->settings);
 	w->plan = stream_analyze(w->def->query, &w->options);
-	if (w->plan->kind == STREAM_ROW && w->def->key_columns != NIL)
-	{
-		/* An aggregate's key follows from its GROUP BY, a row's does not. */
-		w->options.key = w->def->key_columns;
-		w->plan = stream_analyze(w->def->query, &w->options);
-	}
 	catalog_leave_user(&user);
 	w->dead_letters = dead_letter_count(w->source->source_id,
 										w->def->stream_id);
@@ -243,14 +239,18 @@ typedef enum Attempt
 static void
 fail_stream(StreamWorker *w, const ErrorData *edata)
 {
-	w->shared->state = STREAM_FAILED;
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
+
+	/* A rename may have come between reading the query and analyzing it. */
+	if (catalog_stream_changed(w->def))
+		proc_exit(0);
 	catalog_fail_stream(w->def->stream_id, error_sqlstate(edata->sqlerrcode),
 						error_text(edata));
 	worker_wakeup_at_commit();
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	w->shared->state = STREAM_FAILED;
 	proc_exit(0);
 }
 
