@@ -1,11 +1,15 @@
 /*-------------------------------------------------------------------------
  *
  * kafka.c
- *	  The Kafka client: one topic's partitions into one queue.
+ *	  The Kafka client: opening, closing, and librdkafka's callbacks.
  *
  * The client uses librdkafka's legacy consumer, rd_kafka_consume_start_queue
  * and rd_kafka_consume_batch_queue: explicit offsets, no consumer group, no
  * commits.  The database owns the offsets.
+ *
+ * kafka_config.c makes the configuration, kafka_consume.c takes messages,
+ * kafka_service.c everything else that comes, kafka_request.c has the helper
+ * thread, kafka_stats.c the evidence for idleness, kafka_error.c the words.
  *
  * Threads.  librdkafka runs its own, and each client has a helper thread
  * (kafka_request.c).  None of them runs PostgreSQL code (I7).  librdkafka's
@@ -13,17 +17,6 @@
  * the PostgreSQL thread; all the same they do no more than note down what
  * they got, with malloc, because an ERROR must not jump over librdkafka's
  * frames.  kafka_service() works through what they noted.
- *
- * Wake-ups.  librdkafka writes to an eventfd when a queue that was read since
- * the last write gets something new.  Therefore: drain the eventfd, then read
- * the queue, and sleep only after a short batch.
- *
- * Messages.  A payload points into the response it came in, and one message
- * keeps the whole response: decode and release soon.  Errors come as messages
- * too.  Those that librdkafka deals with by itself are swallowed; those after
- * which a partition must not go on become KAFKA_PARTITION_ERROR, and nothing
- * more of that partition is given out until kafka_start(), whatever
- * librdkafka delivers (I2).
  *
  * Ends.  A client lives in its own memory context; the context's reset
  * callback closes it, so kafka_close() deletes the context.  A process that
@@ -44,24 +37,34 @@
 #include "kafka_private.h"
 #include "lib/ilist.h"
 #include "miscadmin.h"
-#include "pgstat.h"
 #include "storage/fd.h"
 #include "storage/ipc.h"
-#include "storage/latch.h"
 #include "utils/memutils.h"
-#include "utils/timestamp.h"
 
 /* Descriptors of a client before its first broker, and of each broker. */
 #define CLIENT_FDS		6
 #define BROKER_FDS		3
 
-/* How long a request goes on when nobody says. */
-#define REQUEST_TIMEOUT_MS	10000
-
 static dlist_head open_clients = DLIST_STATIC_INIT(open_clients);
 static bool exit_registered = false;
 
 static const uint64 one = 1;	/* what eventfds are given */
+
+/* Make an eventfd readable.  Any thread. */
+void
+kafka_wake(int fd)
+{
+	(void) !write(fd, &one, sizeof(one));
+}
+
+/* ... and no longer so. */
+void
+kafka_drain(int fd)
+{
+	uint64		count;
+
+	(void) !read(fd, &count, sizeof(count));
+}
 
 /* ----------
  * Callbacks: run inside rd_kafka_poll() or, error_cb for some errors of a
@@ -128,7 +131,7 @@ error_cb(rd_kafka_t *rk, int err, const char *reason, void *opaque)
 	note_event(shared, false, err, fatal, "", text);
 
 	/* kafka_service() may not be what called us */
-	(void) !write(shared->service_fd, &one, sizeof(one));
+	kafka_wake(shared->service_fd);
 }
 
 /* Returning 1 makes the string ours; only the latest is kept. */
@@ -153,11 +156,11 @@ stats_cb(rd_kafka_t *rk, char *json, size_t json_len, void *opaque)
  * ----------
  */
 
-/* Tell fd.c of n descriptors that librdkafka may use. */
-static void
-account_fds(KafkaClient *client, int n)
+/* Tell fd.c of the descriptors of a client with so many brokers. */
+void
+kafka_account_fds(KafkaClient *client, int brokers)
 {
-	while (client->external_fds < n)
+	while (client->external_fds < CLIENT_FDS + BROKER_FDS * brokers)
 	{
 		ReserveExternalFD();
 		client->external_fds++;
@@ -347,7 +350,7 @@ kafka_open(const KafkaConfig *config, MemoryContext cxt)
 					 errmsg("could not open Kafka client: too many files are open"),
 					 errhint("Raise max_files_per_process.")));
 		client->external_fds = 1;
-		account_fds(client, CLIENT_FDS + BROKER_FDS);
+		kafka_account_fds(client, 1);
 
 		client->shared = make_shared(config->topic);
 		if (client->shared == NULL)
@@ -387,652 +390,4 @@ const char *
 kafka_library_version(void)
 {
 	return rd_kafka_version_str();
-}
-
-/* ----------
- * Partitions
- * ----------
- */
-
-/* The partition's entry, made when missing. */
-KafkaPartition *
-kafka_partition(KafkaClient *client, int32 partition)
-{
-	if (partition >= client->nparts)
-	{
-		int			n = Max(partition + 1, client->nparts * 2);
-
-		if (client->parts == NULL)
-			client->parts = MemoryContextAlloc(client->cxt,
-											   sizeof(KafkaPartition) * n);
-		else
-			client->parts = repalloc(client->parts,
-									 sizeof(KafkaPartition) * n);
-		memset(client->parts + client->nparts, 0,
-			   sizeof(KafkaPartition) * (n - client->nparts));
-		for (int i = client->nparts; i < n; i++)
-		{
-			client->parts[i].position = -1;
-			client->parts[i].asked_end = -1;
-			client->parts[i].stat_end = -1;
-		}
-		client->nparts = n;
-	}
-	return &client->parts[partition];
-}
-
-/* Keep the helper's list of partitions being fetched. */
-static void
-list_started(KafkaShared *shared, int32 partition, bool add)
-{
-	bool		ok = true;
-
-	pthread_mutex_lock(&shared->lock);
-	if (add)
-	{
-		if (shared->nstarted == shared->started_size)
-		{
-			int			size = Max(16, shared->started_size * 2);
-			int32	   *started = realloc(shared->started,
-										  sizeof(int32) * size);
-
-			ok = (started != NULL);
-			if (ok)
-			{
-				shared->started = started;
-				shared->started_size = size;
-			}
-		}
-		if (ok)
-			shared->started[shared->nstarted++] = partition;
-	}
-	else
-	{
-		for (int i = 0; i < shared->nstarted; i++)
-			if (shared->started[i] == partition)
-				shared->started[i--] = shared->started[--shared->nstarted];
-	}
-	pthread_mutex_unlock(&shared->lock);
-	if (!ok)
-		ereport(ERROR,
-				(errcode(ERRCODE_OUT_OF_MEMORY),
-				 errmsg("out of memory")));
-}
-
-void
-kafka_start(KafkaClient *client, int32 partition, int64 offset)
-{
-	KafkaShared *shared = client->shared;
-	KafkaPartition *part;
-
-	Assert(shared->rkt != NULL && partition >= 0 && offset >= 0);
-	kafka_stop(client, partition);
-
-	list_started(shared, partition, true);
-	if (rd_kafka_consume_start_queue(shared->rkt, partition, offset,
-									 shared->queue) == -1)
-	{
-		rd_kafka_resp_err_t err = rd_kafka_last_error();
-
-		list_started(shared, partition, false);
-		elog(ERROR, "could not start partition %d of topic \"%s\": %s",
-			 partition, client->topic, rd_kafka_err2str(err));
-	}
-
-	part = kafka_partition(client, partition);
-	memset(part, 0, sizeof(*part));
-	part->started = true;
-	part->position = offset;
-	part->asked_end = -1;
-	part->stat_end = -1;
-	if (client->last_error.partition == partition ||
-		client->last_error.class == KAFKA_UNKNOWN_TOPIC)
-		kafka_clear_error(client);
-}
-
-void
-kafka_stop(KafkaClient *client, int32 partition)
-{
-	if (partition < 0 || partition >= client->nparts ||
-		!client->parts[partition].started)
-		return;
-	/* waits for librdkafka's main thread, which waits for nobody */
-	(void) rd_kafka_consume_stop(client->shared->rkt, partition);
-	list_started(client->shared, partition, false);
-	client->parts[partition].started = false;
-	client->parts[partition].alive = false;
-	client->parts[partition].unreported = KAFKA_OK;
-}
-
-/* ----------
- * Messages
- * ----------
- */
-
-static void
-drain(int fd)
-{
-	uint64		count;
-
-	(void) !read(fd, &count, sizeof(count));
-}
-
-/* Room for a batch; may ERROR, so before any message is taken. */
-static void
-size_batch(KafkaClient *client, int max)
-{
-	if (max <= client->batch_size)
-		return;
-	if (client->native)
-		pfree(client->native);
-	if (client->messages)
-		pfree(client->messages);
-	client->native = NULL;
-	client->messages = NULL;
-	client->batch_size = 0;
-	client->native = MemoryContextAlloc(client->cxt,
-										sizeof(rd_kafka_message_t *) * max);
-	client->messages = MemoryContextAlloc(client->cxt,
-										  sizeof(KafkaMessage) * max);
-	client->batch_size = max;
-}
-
-/* A sign of life of a partition: a record or its end. */
-static void
-partition_moved(KafkaClient *client, KafkaPartition *part, int32 partition,
-				int64 position)
-{
-	part->position = position;
-	part->troubled = false;
-	part->leader_misses = 0;
-	if (client->last_error.class != KAFKA_OK &&
-		client->last_error.class <= KAFKA_AUTHORIZATION)
-		kafka_clear_error(client);
-}
-
-/*
- * An error in a message's place.  Returns true when it is to be given out.
- */
-static bool
-take_error(KafkaClient *client, KafkaPartition *part,
-		   const rd_kafka_message_t *native, KafkaMessage *message)
-{
-	KafkaError	error;
-
-	part->troubled = true;
-	part->troubled_at = GetCurrentTimestamp();
-	kafka_fill_error(client, &error, native->err, native->partition,
-					 native->offset, rd_kafka_message_errstr(native));
-	if (error.class == KAFKA_TRANSIENT)
-		return false;			/* if it lasts the statistics tell */
-	kafka_note_error(client, &error);
-	if (error.class < KAFKA_UNKNOWN_TOPIC)
-		return false;			/* librdkafka goes on trying */
-
-	part->failed = true;
-	message->kind = KAFKA_PARTITION_ERROR;
-	message->error = error.class;
-	return true;
-}
-
-/*
- * Turn one of librdkafka's messages into ours.  Returns false when it is not
- * to be given out.
- */
-static bool
-take_message(KafkaClient *client, rd_kafka_message_t *native,
-			 KafkaMessage *message)
-{
-	KafkaPartition *part;
-
-	if (native->partition < 0 || native->partition >= client->nparts)
-		return false;
-	part = &client->parts[native->partition];
-	if (!part->started || part->failed)
-		return false;
-
-	message->kind = KAFKA_RECORD;
-	message->partition = native->partition;
-	message->offset = native->offset;
-	message->timestamp_ms = -1;
-	message->payload = NULL;
-	message->payload_len = 0;
-	message->key = NULL;
-	message->key_len = 0;
-	message->error = KAFKA_OK;
-	message->native = native;
-
-	if (likely(native->err == RD_KAFKA_RESP_ERR_NO_ERROR))
-	{
-		rd_kafka_timestamp_type_t type;
-
-		message->timestamp_ms = rd_kafka_message_timestamp(native, &type);
-		if (type == RD_KAFKA_TIMESTAMP_NOT_AVAILABLE)
-			message->timestamp_ms = -1;
-		message->payload = native->payload;
-		message->payload_len = native->len;
-		message->key = native->key;
-		message->key_len = native->key_len;
-		partition_moved(client, part, native->partition, native->offset + 1);
-		return true;
-	}
-	if (native->err == RD_KAFKA_RESP_ERR__PARTITION_EOF)
-	{
-		message->kind = KAFKA_PARTITION_EOF;
-		partition_moved(client, part, native->partition, native->offset);
-		return true;
-	}
-	return take_error(client, part, native, message);
-}
-
-/*
- * The topic is gone, says a broker.  It may be wrong about that (it has just
- * started), and the topic may be back at once, as another one: so every
- * partition stops here, and the owner of the client finds out which it is.
- */
-static void
-fail_all_partitions(KafkaClient *client, KafkaErrorClass class)
-{
-	for (int i = 0; i < client->nparts; i++)
-	{
-		KafkaPartition *part = &client->parts[i];
-
-		if (!part->started || part->failed)
-			continue;
-		part->failed = true;
-		part->unreported = class;
-		client->nunreported++;
-	}
-	/* kafka_consume() has something to give out */
-	if (client->nunreported > 0)
-		(void) !write(client->shared->message_fd, &one, sizeof(one));
-}
-
-/* Give out up to max errors that came from no message. */
-static int
-report_failed(KafkaClient *client, KafkaMessage *messages, int max)
-{
-	int			n = 0;
-
-	if (likely(client->nunreported == 0))
-		return 0;
-	client->nunreported = 0;
-	for (int i = 0; i < client->nparts; i++)
-	{
-		KafkaPartition *part = &client->parts[i];
-
-		if (part->unreported == KAFKA_OK)
-			continue;
-		if (n == max)
-		{
-			client->nunreported++;
-			continue;
-		}
-		memset(&messages[n], 0, sizeof(KafkaMessage));
-		messages[n].kind = KAFKA_PARTITION_ERROR;
-		messages[n].partition = i;
-		messages[n].offset = part->position;
-		messages[n].timestamp_ms = -1;
-		messages[n].error = part->unreported;
-		part->unreported = KAFKA_OK;
-		n++;
-	}
-	return n;
-}
-
-int
-kafka_consume(KafkaClient *client, KafkaMessage **messages, int max,
-			  bool *pending)
-{
-	KafkaShared *shared = client->shared;
-	int64		bytes = 0;
-	ssize_t		taken;
-	int			n;
-
-	Assert(client->nnative == 0);
-	size_batch(client, max);
-	*messages = client->messages;
-
-	n = report_failed(client, client->messages, max);
-	if (n > 0)
-	{
-		*pending = true;
-		return n;
-	}
-
-	drain(shared->message_fd);
-	/* 0: a timeout would be spent on filling the batch */
-	taken = rd_kafka_consume_batch_queue(shared->queue, 0, client->native,
-										 max);
-	taken = Max(taken, 0);
-	client->nnative = taken;
-	for (int i = 0; i < taken; i++)
-	{
-		rd_kafka_message_t *native = client->native[i];
-
-		if (take_message(client, native, &client->messages[n]))
-		{
-			bytes += native->len;
-			n++;
-		}
-	}
-	if (n > 0)
-		client->average_bytes = bytes / n;
-	kafka_note_fetch(client, taken);
-
-	*pending = (taken == max);
-	return n;
-}
-
-void
-kafka_release(KafkaClient *client)
-{
-	for (int i = 0; i < client->nnative; i++)
-		rd_kafka_message_destroy(client->native[i]);
-	client->nnative = 0;
-}
-
-int
-kafka_message_headers(const KafkaMessage *message, KafkaHeader **headers)
-{
-	rd_kafka_headers_t *native;
-	int			n;
-
-	*headers = NULL;
-	if (message->kind != KAFKA_RECORD ||
-		rd_kafka_message_headers(message->native, &native) !=
-		RD_KAFKA_RESP_ERR_NO_ERROR)
-		return 0;
-	n = (int) rd_kafka_header_cnt(native);
-	if (n == 0)
-		return 0;
-	*headers = palloc(sizeof(KafkaHeader) * n);
-	for (int i = 0; i < n; i++)
-		if (rd_kafka_header_get_all(native, i, &(*headers)[i].key,
-									&(*headers)[i].value,
-									&(*headers)[i].value_len) !=
-			RD_KAFKA_RESP_ERR_NO_ERROR)
-			return i;
-	return n;
-}
-
-/* ----------
- * Service: errors, logs, statistics, answers
- * ----------
- */
-
-static bool
-take_error_event(KafkaClient *client, const KafkaEvent *event)
-{
-	KafkaErrorClass class = kafka_classify(event->code);
-	KafkaError	error;
-
-	if (event->fatal)
-		kafka_fill_error(client, &error, RD_KAFKA_RESP_ERR__FATAL, -1, -1,
-						 event->text);
-	else if (class == KAFKA_CORRUPT)
-	{
-		/* Not a record's but a connection's: a response that is too large. */
-		kafka_fill_error(client, &error, RD_KAFKA_RESP_ERR__TRANSPORT, -1, -1,
-						 event->text);
-		error.sqlerrcode = ERRCODE_PROGRAM_LIMIT_EXCEEDED;
-		strlcpy(error.hint,
-				"If a batch in the topic is larger, raise weir.max_message_bytes.",
-				sizeof(error.hint));
-	}
-	else if (class == KAFKA_TRANSIENT)
-	{
-		/*
-		 * One broker's trouble is no news by itself (an idle connection is
-		 * closed by the broker); keep the words for when it is.
-		 */
-		if (event->code != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
-		{
-			strlcpy(client->reason, event->text, sizeof(client->reason));
-			if (client->last_error.class != KAFKA_TRANSIENT ||
-				client->last_error.partition >= 0)
-				return false;
-		}
-		kafka_fill_error(client, &error, event->code, -1, -1, client->reason);
-	}
-	else
-		kafka_fill_error(client, &error, event->code, -1, -1, event->text);
-	if (error.class == KAFKA_UNKNOWN_TOPIC || error.class == KAFKA_FATAL)
-		fail_all_partitions(client, error.class);
-	return kafka_note_error(client, &error);
-}
-
-/* To the server log only: a client has no business with brokers' names. */
-static void
-take_log_event(KafkaClient *client, KafkaEvent *event)
-{
-	for (char *c = event->text; *c; c++)
-		if (*c < ' ' || *c > '~')
-			*c = '?';
-	ereport(event->code >= 7 ? DEBUG1 : LOG_SERVER_ONLY,
-			(errmsg("Kafka server \"%s\": %s", client->server_name,
-					event->text),
-			 errhidestmt(true), errhidecontext(true)));
-}
-
-/* Work through what the callbacks noted. */
-static bool
-take_events(KafkaClient *client)
-{
-	KafkaShared *shared = client->shared;
-	KafkaEvent **tail = &client->events;
-	bool		changed = false;
-	int			dropped;
-
-	/* whatever an ERROR left the last time comes first */
-	while (*tail)
-		tail = &(*tail)->next;
-	pthread_mutex_lock(&shared->lock);
-	*tail = shared->events;
-	shared->events = NULL;
-	shared->nlogs = 0;
-	dropped = shared->dropped_logs;
-	shared->dropped_logs = 0;
-	pthread_mutex_unlock(&shared->lock);
-
-	while (client->events)
-	{
-		KafkaEvent *event = client->events;
-
-		if (event->is_log)
-			take_log_event(client, event);
-		else
-			changed |= take_error_event(client, event);
-		client->events = event->next;
-		free(event);
-	}
-	if (dropped > 0)
-		ereport(LOG_SERVER_ONLY,
-				(errmsg("Kafka server \"%s\": %d more log lines were dropped",
-						client->server_name, dropped),
-				 errhidestmt(true), errhidecontext(true)));
-	return changed;
-}
-
-/* Take statistics, if there are any, and parse them. */
-static bool
-take_stats(KafkaClient *client)
-{
-	KafkaShared *shared = client->shared;
-	KafkaErrorClass before = client->last_error.class;
-	char	   *stats;
-
-	pthread_mutex_lock(&shared->lock);
-	stats = shared->stats;
-	shared->stats = NULL;
-	pthread_mutex_unlock(&shared->lock);
-
-	if (stats == NULL)
-		return false;
-	if (client->stats)
-		rd_kafka_mem_free(NULL, client->stats);
-	client->stats = stats;
-	kafka_parse_stats(client);
-	rd_kafka_mem_free(NULL, client->stats);
-	client->stats = NULL;
-	return client->last_error.class != before;
-}
-
-/* End offsets are evidence, whoever wanted them. */
-static void
-take_ends(KafkaClient *client, const KafkaJob *job)
-{
-	TimestampTz asked_at;
-
-	if (job->offsets == NULL)
-		return;
-	asked_at = GetCurrentTimestamp() -
-		(kafka_monotonic_ms() - job->begun_ms) * 1000;
-	for (int i = 0; i < Min(job->count, client->nparts); i++)
-	{
-		client->parts[i].asked_end = job->offsets[i];
-		client->parts[i].asked_at = asked_at;
-	}
-}
-
-/* Give out an answer of the helper's. */
-static void
-take_answer(KafkaClient *client, KafkaRequestKind kind, const KafkaJob *job)
-{
-	KafkaAnswer *answer = &client->answers[kind];
-
-	kafka_fill_error(client, &answer->error, job->err, job->err_partition, -1,
-					 kafka_classify(job->err) == KAFKA_TRANSIENT ?
-					 client->reason : rd_kafka_err2str(job->err));
-	if (answer->error.class == KAFKA_TRANSIENT)
-	{
-		/* a refused login looks like an outage to requests */
-		if (client->last_error.class == KAFKA_AUTHENTICATION)
-			answer->error = client->last_error;
-	}
-	else if (answer->error.class == KAFKA_OK)
-		kafka_note_alive(client);
-
-	answer->partitions = job->count;
-	strlcpy(answer->cluster_id, job->cluster_id, sizeof(answer->cluster_id));
-	if (job->offsets)
-	{
-		if (answer->offsets)
-			pfree(answer->offsets);
-		answer->offsets = NULL;
-		answer->offsets = MemoryContextAlloc(client->cxt,
-											 sizeof(int64) * job->count);
-		memcpy(answer->offsets, job->offsets, sizeof(int64) * job->count);
-	}
-	if (kind == KAFKA_REQUEST_METADATA)
-		account_fds(client, CLIENT_FDS + BROKER_FDS * (job->brokers + 1));
-	answer->done = true;
-}
-
-static bool
-take_answers(KafkaClient *client)
-{
-	KafkaShared *shared = client->shared;
-	bool		changed = false;
-
-	for (int kind = 0; kind < KAFKA_JOBS; kind++)
-	{
-		KafkaJob	job;
-
-		pthread_mutex_lock(&shared->lock);
-		job = shared->jobs[kind];
-		if (job.ready)
-		{
-			shared->jobs[kind].ready = false;
-			shared->jobs[kind].offsets = NULL;
-		}
-		pthread_mutex_unlock(&shared->lock);
-		if (!job.ready)
-			continue;
-
-		/* the client's now, so that an ERROR does not leak it */
-		free(client->answer_offsets);
-		client->answer_offsets = job.offsets;
-		if (kind == KAFKA_REQUEST_END || kind == KAFKA_JOB_CONFIRM)
-			take_ends(client, &job);
-		if (kind == KAFKA_JOB_CONFIRM)
-			continue;
-		take_answer(client, kind, &job);
-		changed = true;
-	}
-	return changed;
-}
-
-bool
-kafka_service(KafkaClient *client)
-{
-	bool		changed;
-
-	drain(client->shared->service_fd);
-	rd_kafka_poll(client->shared->rk, 0);
-
-	/* errors first: answers use their words */
-	changed = take_events(client);
-	changed |= take_stats(client);
-	changed |= take_answers(client);
-	return changed;
-}
-
-/* ----------
- * Requests
- * ----------
- */
-
-void
-kafka_request(KafkaClient *client, KafkaRequestKind kind, int partitions,
-			  int64 time_ms)
-{
-	kafka_ask(client, kind, partitions, time_ms, REQUEST_TIMEOUT_MS);
-	client->answers[kind].done = false;
-}
-
-const KafkaAnswer *
-kafka_answer(KafkaClient *client, KafkaRequestKind kind)
-{
-	return &client->answers[kind];
-}
-
-const KafkaAnswer *
-kafka_request_wait(KafkaClient *client, KafkaRequestKind kind, int partitions,
-				   int64 time_ms, int timeout_ms)
-{
-	KafkaAnswer *answer = &client->answers[kind];
-	int64		deadline = kafka_monotonic_ms() + timeout_ms;
-
-	kafka_ask(client, kind, partitions, time_ms, timeout_ms);
-	answer->done = false;
-	for (;;)
-	{
-		int64		left;
-
-		kafka_service(client);
-		if (answer->done)
-			return answer;
-		left = deadline - kafka_monotonic_ms();
-		if (left <= 0 || client->last_error.class == KAFKA_AUTHENTICATION ||
-			client->last_error.class == KAFKA_FATAL)
-			break;
-		(void) WaitLatchOrSocket(MyLatch,
-								 WL_LATCH_SET | WL_SOCKET_READABLE |
-								 WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-								 client->shared->service_fd, left,
-								 PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-	}
-
-	if (client->last_error.class == KAFKA_AUTHENTICATION ||
-		client->last_error.class == KAFKA_FATAL)
-		answer->error = client->last_error;
-	else
-		kafka_fill_error(client, &answer->error, RD_KAFKA_RESP_ERR__TIMED_OUT,
-						 -1, -1, client->reason);
-	answer->partitions = 0;
-	answer->done = true;
-	return answer;
 }

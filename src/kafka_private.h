@@ -187,6 +187,11 @@ extern void kafka_note_alive(KafkaClient *client);
 extern void kafka_parse_stats(KafkaClient *client);
 
 /* kafka.c */
-extern KafkaPartition *kafka_partition(KafkaClient *client, int32 partition);
+extern void kafka_wake(int fd);
+extern void kafka_drain(int fd);
+extern void kafka_account_fds(KafkaClient *client, int brokers);
+
+/* kafka_consume.c */
+extern void kafka_fail_partitions(KafkaClient *client, KafkaErrorClass class);
 
 #endif							/* WEIR_KAFKA_PRIVATE_H */

@@ -272,8 +272,6 @@ nudge(KafkaShared *shared, const int32 *partitions, int n)
 static void
 helper_step(KafkaShared *shared)
 {
-	static const uint64 one = 1;
-
 	for (int kind = 0; kind < KAFKA_JOBS; kind++)
 	{
 		KafkaJob   *job = &shared->jobs[kind];
@@ -296,7 +294,7 @@ helper_step(KafkaShared *shared)
 			work.wanted = work.busy = false;
 			work.ready = true;
 			*job = work;
-			(void) !write(shared->service_fd, &one, sizeof(one));
+			kafka_wake(shared->service_fd);
 		}
 		return;
 	}

@@ -25,6 +25,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
@@ -203,7 +204,11 @@ test_kafka_stop(PG_FUNCTION_ARGS)
 static void
 wait_for_client(KafkaClient *client, bool messages, long timeout_ms)
 {
+#if PG_VERSION_NUM >= 170000
+	WaitEventSet *set = CreateWaitEventSet(CurrentResourceOwner, 4);
+#else
 	WaitEventSet *set = CreateWaitEventSet(CurrentMemoryContext, 4);
+#endif
 	WaitEvent	events[4];
 
 	AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);

@@ -1,0 +1,299 @@
+/*-------------------------------------------------------------------------
+ *
+ * kafka_service.c
+ *	  The Kafka client: all that is no message.
+ *
+ * kafka_service() lets librdkafka call its callbacks, and then works through
+ * what they and the helper thread have left in KafkaShared: errors, log
+ * lines, statistics, answers.  Each is moved to the client before anything is
+ * done that could raise an ERROR, so that none leaks.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "kafka_private.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/latch.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+/* How long a request goes on when nobody says. */
+#define REQUEST_TIMEOUT_MS	10000
+
+static bool
+take_error_event(KafkaClient *client, const KafkaEvent *event)
+{
+	KafkaErrorClass class = kafka_classify(event->code);
+	KafkaError	error;
+
+	if (event->fatal)
+		kafka_fill_error(client, &error, RD_KAFKA_RESP_ERR__FATAL, -1, -1,
+						 event->text);
+	else if (class == KAFKA_CORRUPT)
+	{
+		/* Not a record's but a connection's: a response that is too large. */
+		kafka_fill_error(client, &error, RD_KAFKA_RESP_ERR__TRANSPORT, -1, -1,
+						 event->text);
+		error.sqlerrcode = ERRCODE_PROGRAM_LIMIT_EXCEEDED;
+		strlcpy(error.hint,
+				"If a batch in the topic is larger, raise weir.max_message_bytes.",
+				sizeof(error.hint));
+	}
+	else if (class == KAFKA_TRANSIENT)
+	{
+		/*
+		 * One broker's trouble is no news by itself (an idle connection is
+		 * closed by the broker); keep the words for when it is.
+		 */
+		if (event->code != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
+		{
+			strlcpy(client->reason, event->text, sizeof(client->reason));
+			if (client->last_error.class != KAFKA_TRANSIENT ||
+				client->last_error.partition >= 0)
+				return false;
+		}
+		kafka_fill_error(client, &error, event->code, -1, -1, client->reason);
+	}
+	else
+		kafka_fill_error(client, &error, event->code, -1, -1, event->text);
+	if (error.class == KAFKA_UNKNOWN_TOPIC || error.class == KAFKA_FATAL)
+		kafka_fail_partitions(client, error.class);
+	return kafka_note_error(client, &error);
+}
+
+/* To the server log only: a client has no business with brokers' names. */
+static void
+take_log_event(KafkaClient *client, KafkaEvent *event)
+{
+	for (char *c = event->text; *c; c++)
+		if (*c < ' ' || *c > '~')
+			*c = '?';
+	ereport(event->code >= 7 ? DEBUG1 : LOG_SERVER_ONLY,
+			(errmsg("Kafka server \"%s\": %s", client->server_name,
+					event->text),
+			 errhidestmt(true), errhidecontext(true)));
+}
+
+/* Work through what the callbacks noted. */
+static bool
+take_events(KafkaClient *client)
+{
+	KafkaShared *shared = client->shared;
+	KafkaEvent **tail = &client->events;
+	bool		changed = false;
+	int			dropped;
+
+	/* whatever an ERROR left the last time comes first */
+	while (*tail)
+		tail = &(*tail)->next;
+	pthread_mutex_lock(&shared->lock);
+	*tail = shared->events;
+	shared->events = NULL;
+	shared->nlogs = 0;
+	dropped = shared->dropped_logs;
+	shared->dropped_logs = 0;
+	pthread_mutex_unlock(&shared->lock);
+
+	while (client->events)
+	{
+		KafkaEvent *event = client->events;
+
+		if (event->is_log)
+			take_log_event(client, event);
+		else
+			changed |= take_error_event(client, event);
+		client->events = event->next;
+		free(event);
+	}
+	if (dropped > 0)
+		ereport(LOG_SERVER_ONLY,
+				(errmsg("Kafka server \"%s\": %d more log lines were dropped",
+						client->server_name, dropped),
+				 errhidestmt(true), errhidecontext(true)));
+	return changed;
+}
+
+/* Take statistics, if there are any, and parse them. */
+static bool
+take_stats(KafkaClient *client)
+{
+	KafkaShared *shared = client->shared;
+	KafkaErrorClass before = client->last_error.class;
+	char	   *stats;
+
+	pthread_mutex_lock(&shared->lock);
+	stats = shared->stats;
+	shared->stats = NULL;
+	pthread_mutex_unlock(&shared->lock);
+
+	if (stats == NULL)
+		return false;
+	if (client->stats)
+		rd_kafka_mem_free(NULL, client->stats);
+	client->stats = stats;
+	kafka_parse_stats(client);
+	rd_kafka_mem_free(NULL, client->stats);
+	client->stats = NULL;
+	return client->last_error.class != before;
+}
+
+/* End offsets are evidence, whoever wanted them. */
+static void
+take_ends(KafkaClient *client, const KafkaJob *job)
+{
+	TimestampTz asked_at;
+
+	if (job->offsets == NULL)
+		return;
+	asked_at = GetCurrentTimestamp() -
+		(kafka_monotonic_ms() - job->begun_ms) * 1000;
+	for (int i = 0; i < Min(job->count, client->nparts); i++)
+	{
+		client->parts[i].asked_end = job->offsets[i];
+		client->parts[i].asked_at = asked_at;
+	}
+}
+
+/* Give out an answer of the helper's. */
+static void
+take_answer(KafkaClient *client, KafkaRequestKind kind, const KafkaJob *job)
+{
+	KafkaAnswer *answer = &client->answers[kind];
+
+	kafka_fill_error(client, &answer->error, job->err, job->err_partition, -1,
+					 kafka_classify(job->err) == KAFKA_TRANSIENT ?
+					 client->reason : rd_kafka_err2str(job->err));
+	if (answer->error.class == KAFKA_TRANSIENT)
+	{
+		/* a refused login looks like an outage to requests */
+		if (client->last_error.class == KAFKA_AUTHENTICATION)
+			answer->error = client->last_error;
+	}
+	else if (answer->error.class == KAFKA_OK)
+		kafka_note_alive(client);
+
+	answer->partitions = job->count;
+	strlcpy(answer->cluster_id, job->cluster_id, sizeof(answer->cluster_id));
+	if (job->offsets)
+	{
+		if (answer->offsets)
+			pfree(answer->offsets);
+		answer->offsets = NULL;
+		answer->offsets = MemoryContextAlloc(client->cxt,
+											 sizeof(int64) * job->count);
+		memcpy(answer->offsets, job->offsets, sizeof(int64) * job->count);
+	}
+	if (kind == KAFKA_REQUEST_METADATA)
+		kafka_account_fds(client, job->brokers + 1);
+	answer->done = true;
+}
+
+static bool
+take_answers(KafkaClient *client)
+{
+	KafkaShared *shared = client->shared;
+	bool		changed = false;
+
+	for (int kind = 0; kind < KAFKA_JOBS; kind++)
+	{
+		KafkaJob	job;
+
+		pthread_mutex_lock(&shared->lock);
+		job = shared->jobs[kind];
+		if (job.ready)
+		{
+			shared->jobs[kind].ready = false;
+			shared->jobs[kind].offsets = NULL;
+		}
+		pthread_mutex_unlock(&shared->lock);
+		if (!job.ready)
+			continue;
+
+		/* the client's now, so that an ERROR does not leak it */
+		free(client->answer_offsets);
+		client->answer_offsets = job.offsets;
+		if (kind == KAFKA_REQUEST_END || kind == KAFKA_JOB_CONFIRM)
+			take_ends(client, &job);
+		if (kind == KAFKA_JOB_CONFIRM)
+			continue;
+		take_answer(client, kind, &job);
+		changed = true;
+	}
+	return changed;
+}
+
+bool
+kafka_service(KafkaClient *client)
+{
+	bool		changed;
+
+	kafka_drain(client->shared->service_fd);
+	rd_kafka_poll(client->shared->rk, 0);
+
+	/* errors first: answers use their words */
+	changed = take_events(client);
+	changed |= take_stats(client);
+	changed |= take_answers(client);
+	return changed;
+}
+
+/* ----------
+ * Requests
+ * ----------
+ */
+
+void
+kafka_request(KafkaClient *client, KafkaRequestKind kind, int partitions,
+			  int64 time_ms)
+{
+	kafka_ask(client, kind, partitions, time_ms, REQUEST_TIMEOUT_MS);
+	client->answers[kind].done = false;
+}
+
+const KafkaAnswer *
+kafka_answer(KafkaClient *client, KafkaRequestKind kind)
+{
+	return &client->answers[kind];
+}
+
+const KafkaAnswer *
+kafka_request_wait(KafkaClient *client, KafkaRequestKind kind, int partitions,
+				   int64 time_ms, int timeout_ms)
+{
+	KafkaAnswer *answer = &client->answers[kind];
+	int64		deadline = kafka_monotonic_ms() + timeout_ms;
+
+	kafka_ask(client, kind, partitions, time_ms, timeout_ms);
+	answer->done = false;
+	for (;;)
+	{
+		int64		left;
+
+		kafka_service(client);
+		if (answer->done)
+			return answer;
+		left = deadline - kafka_monotonic_ms();
+		if (left <= 0 || client->last_error.class == KAFKA_AUTHENTICATION ||
+			client->last_error.class == KAFKA_FATAL)
+			break;
+		(void) WaitLatchOrSocket(MyLatch,
+								 WL_LATCH_SET | WL_SOCKET_READABLE |
+								 WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+								 client->shared->service_fd, left,
+								 PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+
+	if (client->last_error.class == KAFKA_AUTHENTICATION ||
+		client->last_error.class == KAFKA_FATAL)
+		answer->error = client->last_error;
+	else
+		kafka_fill_error(client, &answer->error, RD_KAFKA_RESP_ERR__TIMED_OUT,
+						 -1, -1, client->reason);
+	answer->partitions = 0;
+	answer->done = true;
+	return answer;
+}
