@@ -55,7 +55,7 @@ SELECT format('%-30s%10s%10s  %-9s %s', what, to_char(sent, 'FM999,999,990'), to
               CASE WHEN sent = found THEN 'ok' ELSE 'DIFFERENT' END, detail)
 FROM checked ORDER BY ord, sent DESC, what;
 SELECT format('%-30s%10s%10s  %-9s %s', 'without a language', to_char(coalesce((:'expected'::json ->> 'no lang')::bigint, 0), 'FM999,999,990'),
-              to_char(sum(rows_filtered), 'FM999,999,990'), '', 'by the filter''s counter')
+              to_char(sum(rows_filtered), 'FM999,999,990'), '', 'counted since the last start')
 FROM weir.stat_source WHERE source = 'tweets' AND stream IS NULL;
 SELECT '';
 SELECT format('%s records: in the tables, among the dead letters, or dropped by the filter.',

@@ -255,7 +255,7 @@ start_server()
 {
 	local log=$dir/server.log
 
-	(cd "$dir" && as_user "$bin/initdb" -D "$dir/data" -U weir --auth=trust \
+	(cd "$dir" && as_user "$bin/initdb" -D "$dir/data" -U demo --auth=trust \
 		--encoding=UTF8 --locale=C.UTF-8) >"$dir/initdb.log" 2>&1 ||
 		fail_log "$dir/initdb.log" "initdb failed"
 	cat >>"$dir/data/postgresql.conf" <<-EOC
@@ -347,7 +347,7 @@ show_frame()
 		-v before="${ticks[0]}" -v bold="$bold" -v dim="$dim" -v plain="$plain" \
 		-v look="$look" -f "$top/demo/frame.sql" 2>"$dir/frame.log"); then
 		# the server may be restarting: somebody tries what happens then
-		text="{}"$'\n'"PostgreSQL does not answer: $(head -n 1 "$dir/frame.log")"
+		text="{}"$'\n'"PostgreSQL does not answer: $(tail -n 1 "$dir/frame.log")"
 	else
 		rows_seen=$(sed -n -E '1s/.*"rows" *: *([0-9]+).*/\1/p' <<<"$text")
 		ticks+=("${text%%$'\n'*}")
@@ -476,8 +476,8 @@ if [ "$(id -u)" -eq 0 ]; then
 	chown "$user" "$dir"
 fi
 support=$top/test/support/build
-connect="host=$dir user=weir"
-look="psql -h $dir -U weir demo"
+connect="host=$dir user=demo"
+look="psql -h $dir -U demo demo"
 
 build
 install_privately

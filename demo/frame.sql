@@ -48,7 +48,8 @@ WITH before AS (
     FROM weir.stat_stream
 )
 SELECT format('%-15s %-13s%10s%8s%8s', name, state, to_char(rows_in, 'FM999,999,990'),
-              to_char((rows_in - rows_before) / nullif(now - (j ->> 'at')::numeric, 0), 'FM999,990'),
+              CASE WHEN rows_in >= rows_before  -- else counted anew
+                   THEN to_char((rows_in - rows_before) / nullif(now - (j ->> 'at')::numeric, 0), 'FM999,990') END,
               to_char(lag, 'FM9,999,990'))
        || CASE WHEN ord = 0 THEN format('%24s', to_char(:filtered::bigint, 'FM999,990') || ' without language')
                ELSE format('%11s%6s%7s', to_char(watermark, 'HH24:MI:SS'), to_char(p50, 'FM99990'), to_char(p99, 'FM99990')) END
