@@ -102,6 +102,7 @@ typedef struct Ingest
 	TupleTableSlot **slots;		/* INGEST_MAX_RECORDS of them */
 	int64	   *next;			/* per partition: next offset to stage */
 	TimestampTz *max_event;		/* per partition, of the batch at hand */
+	int64	   *staged;			/* per partition: rows staged since the start */
 	TimestampTz *last;			/* per partition: Kafka timestamp of the
 								 * record at next - 1; DT_NOBEGIN: unknown */
 	TimestampTz *verify;		/* per partition: the timestamp that the record

@@ -256,6 +256,7 @@ count_records(Ingest *ingest, const BatchTally *tally, TimestampTz now)
 		{
 			case DECODE_STAGED:
 				part->rows_staged++;
+				ingest->staged[m->partition]++;
 				break;
 			case DECODE_FILTERED:
 				part->rows_filtered++;
@@ -306,8 +307,8 @@ stage_batch(Ingest *ingest, KafkaMessage *records, int nrecords)
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 
-	stage_publish(ingest, &tally.range);
 	count_records(ingest, &tally, now);
+	stage_publish(ingest, &tally.range);
 	pgstat_report_stat(false);
 }
 

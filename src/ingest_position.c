@@ -517,6 +517,8 @@ position_learn_partitions(Ingest *ingest)
 	ingest->max_event = MemoryContextAllocZero(ingest->cxt,
 											   sizeof(TimestampTz) *
 											   ingest->npartitions);
+	ingest->staged = MemoryContextAllocZero(ingest->cxt, sizeof(int64) *
+											ingest->npartitions);
 	ingest->last = MemoryContextAlloc(ingest->cxt, sizeof(TimestampTz) *
 									  ingest->npartitions);
 	ingest->verify = MemoryContextAlloc(ingest->cxt, sizeof(TimestampTz) *

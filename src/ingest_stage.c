@@ -509,6 +509,7 @@ merge_marks(Ingest *ingest, int into, int from)
 
 		part->mark_next[into] = part->mark_next[from];
 		part->mark_last[into] = part->mark_last[from];
+		part->mark_rows[into] = part->mark_rows[from];
 		part->mark_event[into] = Max(part->mark_event[into],
 									 part->mark_event[from]);
 	}
@@ -549,6 +550,8 @@ compact_marks(Ingest *ingest)
 					ingest->parts[p].mark_event[from];
 				ingest->parts[p].mark_last[to] =
 					ingest->parts[p].mark_last[from];
+				ingest->parts[p].mark_rows[to] =
+					ingest->parts[p].mark_rows[from];
 			}
 		}
 		kept++;
@@ -603,6 +606,7 @@ stage_publish(Ingest *ingest, const StagedRange *range)
 		part->next = part->mark_next[place] = ingest->next[p];
 		part->mark_event[place] = ingest->max_event[p];
 		part->mark_last[place] = ingest->last[p];
+		part->mark_rows[place] = ingest->staged[p];
 		part->max_event_time = Max(part->max_event_time,
 								   ingest->max_event[p]);
 	}

@@ -117,6 +117,9 @@ typedef struct StreamStatements
 	char	   *merge_state;
 	char	   *emit_touched;
 
+	/* How many staged rows the batch has: one bigint. */
+	char	   *count;
+
 	/*
 	 * Read-only: evaluates all that apply's row stage and transitions do, for
 	 * the range given, without $6; throws what they throw.

@@ -65,6 +65,8 @@ try_attach(StreamWorker *w, SlotShared *slot, bool *below)
 		w->shared->held_seq = oldest_seq(slot);
 		w->slot = slot;
 		w->epoch = slot->epoch;
+		for (int p = 0; p < w->npartitions; p++)
+			w->staged[p] = -1;
 		if (slot->latch)
 			SetLatch(slot->latch);
 	}

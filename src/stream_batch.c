@@ -81,6 +81,7 @@ take_mark(const StreamWorker *w, StreamBatch *batch, int place)
 			continue;
 		batch->high[p] = parts[p].mark_next[place];
 		batch->last[p] = parts[p].mark_last[place];
+		batch->staged[p] = parts[p].mark_rows[place];
 		batch->max_event[p] = Max(batch->max_event[p],
 								  parts[p].mark_event[place]);
 	}
@@ -140,6 +141,8 @@ batch_choose(StreamWorker *w, StreamBatch *batch)
 	batch->high = palloc(sizeof(int64) * w->npartitions);
 	batch->max_event = palloc(sizeof(TimestampTz) * w->npartitions);
 	memcpy(batch->high, w->applied, sizeof(int64) * w->npartitions);
+	batch->staged = palloc(sizeof(int64) * w->npartitions);
+	memcpy(batch->staged, w->staged, sizeof(int64) * w->npartitions);
 	batch->last = palloc(sizeof(TimestampTz) * w->npartitions);
 	for (int p = 0; p < w->npartitions; p++)
 		batch->max_event[p] = batch->last[p] = DT_NOBEGIN;
@@ -227,6 +230,33 @@ batch_collect_late(StreamWorker *w, StreamBatch *batch)
 			"row came after its window was closed";
 	}
 	stream_dead_letters(w, batch, letters, n);
+}
+
+/*
+ * How many rows the batch has.  The marks say it, but for one that was
+ * applied in part: what was merged later, or the first one after the stream
+ * came to this ring.
+ */
+static void
+count_rows(StreamWorker *w, StreamBatch *batch)
+{
+	StepArgs	args;
+	int64		rows = 0;
+
+	for (int p = 0; p < w->npartitions; p++)
+	{
+		if (batch->high[p] == w->applied[p])
+			continue;
+		if (w->staged[p] < 0)
+		{
+			step_args_init(&args, w, batch);
+			step_run(w, batch, STEP_COUNT, &args);
+			rows = step_int8(1);
+			break;
+		}
+		rows += batch->staged[p] - w->staged[p];
+	}
+	batch->nrows = rows;
 }
 
 /*
@@ -361,6 +391,7 @@ publish(StreamWorker *w, StreamBatch *batch, TimestampTz started)
 	for (int p = 0; p < w->npartitions; p++)
 	{
 		w->applied[p] = batch->high[p];
+		w->staged[p] = batch->staged[p];
 		w->max_event[p] = Max(w->max_event[p], batch->max_event[p]);
 		s->max_event_time = Max(s->max_event_time, w->max_event[p]);
 	}
@@ -421,6 +452,7 @@ run_steps(StreamWorker *w, StreamBatch *batch, bool careful)
 	PushActiveSnapshot(batch->snapshot);
 	if (batch->rows)
 	{
+		count_rows(w, batch);
 		find_floor(w, batch);
 		if (careful)
 			careful_apply(w, batch);

@@ -22,6 +22,7 @@ typedef enum StreamStep_
 	STEP_APPLY_WITHOUT,
 	STEP_MERGE_STATE,
 	STEP_EMIT_TOUCHED,
+	STEP_COUNT,
 	STEP_PROBE,
 	STEP_LATE,
 	STEP_CULPRITS,
@@ -58,6 +59,8 @@ typedef struct StreamWorker
 	int			npartitions;	/* rows of progress */
 	int64	   *applied;
 	TimestampTz *max_event;		/* DT_NOBEGIN: none */
+	int64	   *staged;			/* rows staged up to applied, as the slot
+								 * counts them; -1: not known */
 	TimestampTz watermark;		/* DT_NOBEGIN: none */
 	int64		seek_generation;
 	TimestampTz floor;			/* since a seek: windows that start before it
@@ -95,6 +98,7 @@ typedef struct StreamBatch
 	TimestampTz min_kafka;
 	int64	   *high;			/* per partition, exclusive */
 	TimestampTz *max_event;		/* per partition, of the batch */
+	int64	   *staged;			/* per partition, up to high; see above */
 	TimestampTz *last;			/* per partition, Kafka timestamp of the record
 								 * at high - 1; DT_NOBEGIN: not known */
 	bool		moved;			/* some offset or event time changes */

@@ -698,6 +698,10 @@ stream_compile(const StreamPlan *plan, const StreamOptions *options,
 	if (options->windows_from != 0)
 		context.windows_from = timestamp_literal(options->windows_from);
 
+	st->count = psprintf("SELECT count(*) FROM %s AS v\n"
+						 "WHERE v.tid >= $1 AND v.tid < $2\n"
+						 "\tAND weir_internal.in_batch(v.kafka_partition, v.kafka_offset, $3, $4)",
+						 segment_view);
 	st->culprits = stream_culprits_text(&context);
 	if (plan->kind == STREAM_ROW)
 	{

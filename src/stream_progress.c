@@ -85,9 +85,11 @@ progress_read(StreamWorker *w)
 		{
 			pfree(w->applied);
 			pfree(w->max_event);
+			pfree(w->staged);
 		}
 		w->applied = MemoryContextAlloc(w->cxt, sizeof(int64) * n);
 		w->max_event = MemoryContextAlloc(w->cxt, sizeof(TimestampTz) * n);
+		w->staged = MemoryContextAlloc(w->cxt, sizeof(int64) * n);
 		for (uint64 i = 0; i < n; i++)
 		{
 			catalog_row_begin(&row, &access, i);
@@ -95,6 +97,7 @@ progress_read(StreamWorker *w)
 				elog(ERROR, "stream %d has no position for partition " UINT64_FORMAT,
 					 w->def->stream_id, i);
 			w->applied[i] = catalog_next_int8(&row);
+			w->staged[i] = -1;
 			d = catalog_next_datum(&row, &isnull);
 			w->max_event[i] = isnull ? DT_NOBEGIN : DatumGetTimestampTz(d);
 		}

@@ -47,6 +47,8 @@ step_sql(const StreamStatements *s, StepKind step)
 			return s->merge_state;
 		case STEP_EMIT_TOUCHED:
 			return s->emit_touched;
+		case STEP_COUNT:
+			return s->count;
 		case STEP_PROBE:
 			return s->probe;
 		case STEP_LATE:

@@ -128,6 +128,7 @@ typedef struct PartitionShared
 	int64		mark_next[WEIR_MARKS];
 	TimestampTz mark_event[WEIR_MARKS]; /* greatest event time; DT_NOBEGIN:
 										 * none */
+	int64		mark_rows[WEIR_MARKS];	/* rows staged since the epoch began */
 	TimestampTz mark_last[WEIR_MARKS];	/* Kafka timestamp of the record at
 										 * mark_next - 1; DT_NOBEGIN: there is
 										 * none, or it is not known */
