@@ -1,9 +1,9 @@
-# README.md says what is true.
+# README.md and ARCHITECTURE.md say what is true.
 #
 # Proves: the five-minute tour works, statement by statement, and gives what
 # it shows; every function, view, column and setting of the extension stands
-# in the README, and the settings' defaults are right
-# (those that tests leave alone).
+# in the README, and the settings' defaults are right (those that tests leave
+# alone); ARCHITECTURE.md has a charter for each file of src, and for no other.
 
 use strict;
 use warnings;
@@ -119,6 +119,18 @@ SQL
 	$default =~ s/[ ,]//g if defined $default;
 	is($default, $value, "default of $name");
 }
+
+##
+## The files
+##
+
+my %file = map { m{([^/]+)$} ? ($1 => 1) : () } glob("$top/src/*");
+my %named = map { $_ => 1 }
+  WeirBroker::slurp("$top/ARCHITECTURE.md") =~ /`(\w+\.(?:c|cpp|h))`/g;
+is(join(' ', sort grep { /\.(?:c|cpp)$/ && !$named{$_} } keys %file),
+	'', 'every file of src has a charter in ARCHITECTURE.md');
+is(join(' ', sort grep { !$file{$_} } keys %named),
+	'', 'and exists');
 
 $node->stop;
 done_testing();
