@@ -23,7 +23,9 @@
  * again; after a second a new table takes its place in the ring and the old
  * one is dropped by whoever gets the lock, at the latest at the next start.
  *
- * I6: at most nsegments * weir.segment_size are staged, plus one insert.
+ * I6: at most the staging limit is staged, plus one insert.  A segment can
+ * be larger than weir.segment_size by one insert too, so it is the sum that
+ * is compared.
  *
  *-------------------------------------------------------------------------
  */
@@ -342,6 +344,19 @@ open_segment(Ingest *ingest, int n)
 	ingest->slot->filling = n;
 }
 
+/* Is the staging limit reached?  Caller holds the slot's lock. */
+static bool
+limit_reached(const Ingest *ingest)
+{
+	SlotShared *slot = ingest->slot;
+	int64		blocks = 0;
+
+	for (int i = 0; i < slot->nsegments; i++)
+		if (slot->segments[i].state != SEGMENT_FREE)
+			blocks += slot->segments[i].blocks;
+	return blocks * BLCKSZ >= staging_limit(ingest);
+}
+
 /*
  * May another batch be staged now?  Opens the next segment when the one at
  * hand is full.  Without any holder only one segment is filled, as a
@@ -352,24 +367,26 @@ stage_has_room(Ingest *ingest)
 {
 	SlotShared *slot = ingest->slot;
 	bool		room = false;
+	bool		full;
 	int			holders;
 	StreamShared *holder = NULL;
 
 	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
 	(void) least_held(slot, &holders, &holder);
+	full = limit_reached(ingest);
 	if (slot->filling >= 0)
 	{
 		SegmentShared *segment = &slot->segments[slot->filling];
 
 		if (segment->blocks < segment_blocks(ingest))
-			room = slot->nmarks < WEIR_MARKS;
+			room = slot->nmarks < WEIR_MARKS && !full;
 		else if (holders > 0)
 		{
 			segment->state = SEGMENT_SEALED;
 			slot->filling = -1;
 		}
 	}
-	for (int i = 0; slot->filling < 0 && i < slot->nsegments; i++)
+	for (int i = 0; slot->filling < 0 && !full && i < slot->nsegments; i++)
 		if (slot->segments[i].state == SEGMENT_FREE)
 		{
 			open_segment(ingest, i);
