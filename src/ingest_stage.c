@@ -620,6 +620,9 @@ stage_publish(Ingest *ingest, const StagedRange *range)
 	{
 		PartitionShared *part = &ingest->parts[p];
 
+		/* what has moved is not idle, whatever was known before (I4) */
+		if (part->next != ingest->next[p])
+			part->idle_since = 0;
 		part->next = part->mark_next[place] = ingest->next[p];
 		part->mark_event[place] = ingest->max_event[p];
 		part->mark_last[place] = ingest->last[p];
