@@ -9,6 +9,8 @@
  * manager and waits until all its workers are gone; afterwards, also after
  * an error, it lets them in again and has the launcher look.
  *
+ * DROP EXTENSION weir stops this database's workers in the same way: they
+ * lock the catalog, segments and targets in another order than it does.
  * CREATE and DROP EXTENSION make the launcher look as well.
  *
  *-------------------------------------------------------------------------
@@ -29,6 +31,7 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "catalog.h"
 #include "settings.h"
 #include "worker.h"
 
@@ -152,6 +155,24 @@ may_concern_extension(Node *statement)
 	return true;
 }
 
+/* Does it drop weir itself, and may the user do that? */
+static bool
+drops_weir(Node *statement)
+{
+	DropStmt   *drop = (DropStmt *) statement;
+	ListCell   *lc;
+
+	if (!IsA(statement, DropStmt) ||
+		(drop->removeType != OBJECT_EXTENSION &&
+		 drop->removeType != OBJECT_SCHEMA))
+		return false;
+	foreach(lc, drop->objects)
+		if (strcmp(strVal(lfirst(lc)), "weir") == 0)
+			return OidIsValid(catalog_extension_oid(true)) &&
+				has_privs_of_role(GetUserId(), catalog_extension_owner());
+	return false;
+}
+
 static bool
 concerns_databases(Node *statement)
 {
@@ -203,9 +224,15 @@ process_utility(PlannedStmt *pstmt, const char *query_string,
 	}
 	worker_rescan_at_commit();
 	worker_wakeup_at_commit();
-	dbid = database_worked_on(pstmt->utilityStmt);
-	if (!OidIsValid(dbid) || worker_database_find(dbid) == NULL ||
-		dbid == MyDatabaseId || !may_work_on(dbid))
+	if (drops_weir(pstmt->utilityStmt))
+		dbid = MyDatabaseId;
+	else
+	{
+		dbid = database_worked_on(pstmt->utilityStmt);
+		if (dbid == MyDatabaseId || !may_work_on(dbid))
+			dbid = InvalidOid;
+	}
+	if (!OidIsValid(dbid) || worker_database_find(dbid) == NULL)
 	{
 		call_next(pstmt, query_string, read_only_tree, context, params,
 				  query_env, dest, qc);

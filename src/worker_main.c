@@ -280,7 +280,7 @@ at_transaction_end(XactEvent event, void *arg)
 		return;
 	if (wakeup_at_commit && committed)
 		worker_wake_database();
-	if (rescan_at_commit && committed)
+	if (rescan_at_commit)		/* an abort may bring back what was stopped */
 		worker_wake_launcher();
 	wakeup_at_commit = rescan_at_commit = false;
 }
