@@ -18,6 +18,7 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker_internals.h"
+#include "replication/logicallauncher.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -345,6 +346,8 @@ api_warn_worker_slots(void)
 	catalog_end(&access);
 
 	needed = 2 + sources + streams;
+	if (max_logical_replication_workers > 0)
+		needed++;				/* its launcher takes a slot too */
 	if (needed > max_worker_processes)
 		ereport(WARNING,
 				errcode(ERRCODE_INSUFFICIENT_RESOURCES),
