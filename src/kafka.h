@@ -24,7 +24,6 @@
 
 typedef struct KafkaClient KafkaClient;
 
-/* What one record looks like before it is decoded. */
 /*
  * After KAFKA_PARTITION_ERROR nothing more of that partition is given out
  * until kafka_start().  Its class is KAFKA_UNKNOWN_TOPIC, KAFKA_OFFSET_GONE,
@@ -44,6 +43,7 @@ typedef enum KafkaMessageKind
 								 * kafka_error */
 } KafkaMessageKind;
 
+/* What one record looks like before it is decoded. */
 typedef struct KafkaMessage
 {
 	KafkaMessageKind kind;
