@@ -233,7 +233,7 @@ sub status
 	{
 		my $limit = $view eq 'dead_letter' ? 3 : 20;
 		my $out = sql_if_up($node, <<SQL, %opt);
-SELECT left(regexp_replace(jsonb_strip_nulls(to_jsonb(t))::text, '"', '', 'g'), 600)
+SELECT left(regexp_replace(jsonb_strip_nulls(to_jsonb(t))::text, '"', '', 'g'), 500)
 FROM weir.$view t LIMIT $limit
 SQL
 		push @text, "$view:", defined $out ? $out : '(no connection)';
