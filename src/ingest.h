@@ -21,6 +21,10 @@
 #include "kafka.h"
 #include "utils/relcache.h"
 
+struct SegmentShared;
+struct SlotShared;
+struct PartitionShared;
+
 #define SEGMENT_ATTR_PARTITION	1
 #define SEGMENT_ATTR_OFFSET		2
 #define SEGMENT_ATTR_TIMESTAMP	3
@@ -132,6 +136,13 @@ typedef struct StagedRange
 	int64		records;
 } StagedRange;
 
+/* ingest_segment.c: a segment's table and view */
+extern void segment_ensure(Ingest *ingest, int n,
+						   struct SegmentShared *segment);
+extern void segment_drop_strays(Ingest *ingest);
+extern void segment_drop_private(int32 source_id, int32 stream_id);
+extern void segment_drop_orphans(void);
+
 /* ingest_stage.c: the ring of segments */
 extern void stage_open(Ingest *ingest);
 extern bool stage_has_room(Ingest *ingest);
@@ -140,7 +151,6 @@ extern void stage_insert(Ingest *ingest, TupleTableSlot **slots, int nslots,
 extern void stage_publish(Ingest *ingest, const StagedRange *range);
 extern void stage_recycle(Ingest *ingest);
 extern void stage_detach_slowest(Ingest *ingest);
-extern void stage_drop(int32 source_id, int32 stream_id);
 
 /* ingest_position.c: where to begin */
 extern void position_learn_partitions(Ingest *ingest);

@@ -357,8 +357,12 @@ judge_idleness(Ingest *ingest)
 		LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
 		if (!at_end || end != part->next)
 			part->idle_since = 0;
-		else if (part->idle_since == 0)
-			part->idle_since = Max(as_of, 1);
+		else
+		{
+			if (part->idle_since == 0)
+				part->idle_since = as_of;
+			part->idle_as_of = as_of;
+		}
 		LWLockRelease(&slot->lock);
 	}
 	slot->kafka_queue_bytes = kafka_queue_bytes(ingest->client);
@@ -575,7 +579,11 @@ ingest_loop(Ingest *ingest)
 		CHECK_FOR_INTERRUPTS();
 		worker_reload_config();
 		if (!still_needed(ingest))
+		{
+			segment_drop_private(ingest->source->source_id,
+								 ingest->stream_id);
 			proc_exit(0);
+		}
 		if (ingest->generation != worker_catalog_generation())
 		{
 			ingest->generation = worker_catalog_generation();

@@ -3,14 +3,7 @@
  * ingest_stage.c
  *	  The staging ring: a few unlogged segments, filled in turn.
  *
- * A segment is an unlogged table without indexes, weir_internal.
- * segment_<source>_<stream>_<n>, with a view segment_..._v over it that has
- * the source's columns in the source's order, and the row's ctid as "tid".
- * Both belong to the owner of the extension and are members of it, so that
- * pg_dump leaves them alone.  They are made when missing or when the source's
- * columns were renamed, and stay as long as the source.
- *
- * Life of a segment:
+ * Life of a segment (ingest_segment.c has its table):
  *
  *	FREE -> FILLING			stage_has_room() opens it: gets the next sequence
  *							number
@@ -36,26 +29,16 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/dependency.h"
 #include "catalog/heap.h"
-#include "catalog/namespace.h"
-#include "catalog/pg_class.h"
-#include "catalog/pg_extension.h"
-#include "catalog/pg_type.h"
-#include "lib/stringinfo.h"
-#include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "storage/smgr.h"
-#include "utils/builtins.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "catalog_spi.h"
-#include "compat.h"
 #include "ingest.h"
 #include "settings.h"
 #include "worker.h"
@@ -77,8 +60,6 @@ staging_limit(const Ingest *ingest)
 	return (int64) weir_staging_limit * 1024;
 }
 
-static void drop_strays(Ingest *ingest);
-
 /* Sealed at this many blocks: never more than a third of the limit. */
 static BlockNumber
 segment_blocks(const Ingest *ingest)
@@ -98,139 +79,6 @@ ring_size(const Ingest *ingest)
 	return Max(3, Min(n, WEIR_MAX_SEGMENTS));
 }
 
-static char *
-segment_name(const Ingest *ingest, int n)
-{
-	return psprintf("segment_%d_%d_%d", ingest->source->source_id,
-					ingest->stream_id, n);
-}
-
-/* Make a relation a member of the extension. */
-static void
-add_to_extension(Oid relid)
-{
-	ObjectAddress object;
-	ObjectAddress extension;
-
-	ObjectAddressSet(object, RelationRelationId, relid);
-	ObjectAddressSet(extension, ExtensionRelationId,
-					 catalog_extension_oid(false));
-	recordDependencyOn(&object, &extension, DEPENDENCY_EXTENSION);
-}
-
-/* Take it out again, else it could not be dropped. */
-static void
-drop_relation(Oid relid)
-{
-	ObjectAddress object;
-
-	deleteDependencyRecordsForClass(RelationRelationId, relid,
-									ExtensionRelationId,
-									DEPENDENCY_EXTENSION);
-	CommandCounterIncrement();
-	ObjectAddressSet(object, RelationRelationId, relid);
-	performDeletion(&object, DROP_RESTRICT, PERFORM_DELETION_INTERNAL);
-	CommandCounterIncrement();
-}
-
-/* Does the view still have the source's columns, and "tid"? */
-static bool
-view_fits(Oid viewid, TupleDesc source_desc)
-{
-	Relation	view = relation_open(viewid, AccessShareLock);
-	TupleDesc	desc = RelationGetDescr(view);
-	bool		fits = true;
-	int			v = 0;
-
-	for (int i = 0; fits && i < source_desc->natts; i++)
-	{
-		Form_pg_attribute s = TupleDescAttr(source_desc, i);
-
-		if (s->attisdropped)
-			continue;
-		fits = v < desc->natts &&
-			strcmp(NameStr(TupleDescAttr(desc, v)->attname),
-				   NameStr(s->attname)) == 0 &&
-			TupleDescAttr(desc, v)->atttypid == s->atttypid;
-		v++;
-	}
-	fits = fits && v == desc->natts - 1;
-	relation_close(view, AccessShareLock);
-	return fits;
-}
-
-/*
- * CREATE VIEW: the source's columns in its order, then tid.  The table's
- * columns have the same names, but it has no kafka_topic.
- */
-static char *
-view_command(const Ingest *ingest, const char *table, Relation source)
-{
-	StringInfoData sql;
-	TupleDesc	desc = RelationGetDescr(source);
-
-	initStringInfo(&sql);
-	appendStringInfo(&sql, "CREATE VIEW weir_internal.%s_v AS SELECT ", table);
-	for (int i = 0; i < desc->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(desc, i);
-		const char *name = quote_identifier(NameStr(att->attname));
-
-		if (att->attisdropped)
-			continue;
-		if (i == desc->natts - SOURCE_KAFKA_ATTRS)	/* kafka_topic */
-			appendStringInfo(&sql, "%s::pg_catalog.text AS %s, ",
-							 quote_literal_cstr(ingest->source->topic), name);
-		else
-			appendStringInfo(&sql, "%s, ", name);
-	}
-	appendStringInfo(&sql, "ctid AS tid FROM weir_internal.%s", table);
-	return sql.data;
-}
-
-/*
- * The segment's table and view, made when missing or outdated.  In a
- * transaction of the caller's; empties the table in any case.
- */
-static void
-ensure_segment(Ingest *ingest, int n, SegmentShared *segment)
-{
-	char	   *name = segment_name(ingest, n);
-	Oid			nsp = catalog_internal_schema();
-	Oid			relid = get_relname_relid(name, nsp);
-	Oid			viewid = get_relname_relid(psprintf("%s_v", name), nsp);
-	Relation	source = table_open(ingest->source->relid, AccessShareLock);
-
-	if (OidIsValid(viewid) && !view_fits(viewid, RelationGetDescr(source)))
-	{
-		drop_relation(viewid);
-		viewid = InvalidOid;
-		if (OidIsValid(relid))
-			drop_relation(relid);
-		relid = InvalidOid;
-	}
-	if (OidIsValid(relid))
-		catalog_execute(psprintf("TRUNCATE weir_internal.%s", name), 0, NULL);
-	else
-	{
-		catalog_execute(psprintf("CREATE UNLOGGED TABLE weir_internal.%s (%s) "
-								 "WITH (autovacuum_enabled = off)", name,
-								 segment_column_definitions(source)),
-						0, NULL);
-		relid = get_relname_relid(name, nsp);
-		add_to_extension(relid);
-	}
-	if (!OidIsValid(viewid))
-	{
-		catalog_execute(view_command(ingest, name, source), 0, NULL);
-		viewid = get_relname_relid(psprintf("%s_v", name), nsp);
-		add_to_extension(viewid);
-	}
-	table_close(source, AccessShareLock);
-	segment->relid = relid;
-	segment->viewid = viewid;
-}
-
 /*
  * Put an empty segment, table number n, at a place of the ring; as the
  * extension's owner, in a transaction of its own.
@@ -244,7 +92,7 @@ place_segment(Ingest *ingest, int place, int n)
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	catalog_begin(&access);
-	ensure_segment(ingest, n, &segment);
+	segment_ensure(ingest, n, &segment);
 	catalog_end(&access);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
@@ -285,7 +133,7 @@ stage_open(Ingest *ingest)
 	slot->nsegments = n;
 	LWLockRelease(&slot->lock);
 
-	drop_strays(ingest);
+	segment_drop_strays(ingest);
 
 	StartTransactionCommand();
 	rel = table_open(slot->segments[0].relid, AccessShareLock);
@@ -721,82 +569,4 @@ stage_recycle(Ingest *ingest)
 		slot->segments[i].state = SEGMENT_FREE;
 		LWLockRelease(&slot->lock);
 	}
-}
-
-/*
- * Tables and views of a source's slot (stream_id < 0: of all its slots), in
- * the order in which they can be dropped.
- */
-static List *
-segment_relations(int32 source_id, int32 stream_id)
-{
-	CatalogAccess access;
-	CatalogRow	row;
-	List	   *relids = NIL;
-	uint64		n;
-	char	   *pattern = stream_id < 0 ?
-		psprintf("^segment_%d_", source_id) :
-		psprintf("^segment_%d_%d_", source_id, stream_id);
-
-	catalog_begin(&access);
-	n = catalog_execute("SELECT c.oid FROM pg_catalog.pg_class c "
-						"WHERE c.relnamespace = "
-						"'weir_internal'::pg_catalog.regnamespace "
-						"AND c.relkind IN ('r', 'v') AND c.relname ~ $1 "
-						"ORDER BY c.relkind DESC, c.relname", 1,
-						(CatalogArg[]) {CATALOG_TEXT(pattern)});
-	for (uint64 i = 0; i < n; i++)
-	{
-		Oid			relid;
-		MemoryContext old;
-
-		catalog_row_begin(&row, &access, i);
-		relid = catalog_next_oid(&row);
-		old = MemoryContextSwitchTo(access.caller);
-		relids = lappend_oid(relids, relid);
-		MemoryContextSwitchTo(old);
-	}
-	catalog_end(&access);
-	return relids;
-}
-
-/*
- * Drop the segments of a source (stream_id < 0: of all its slots), in the
- * caller's transaction.
- */
-void
-stage_drop(int32 source_id, int32 stream_id)
-{
-	ListCell   *lc;
-
-	foreach(lc, segment_relations(source_id, stream_id))
-		drop_relation(lfirst_oid(lc));
-}
-
-/*
- * Drop what is left of tables that took a busy one's place, or of a ring
- * that was larger, unless somebody still reads it.
- */
-static void
-drop_strays(Ingest *ingest)
-{
-	SlotShared *slot = ingest->slot;
-	ListCell   *lc;
-
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	foreach(lc, segment_relations(ingest->source->source_id,
-								  ingest->stream_id))
-	{
-		Oid			relid = lfirst_oid(lc);
-		bool		ours = false;
-
-		for (int i = 0; i < slot->nsegments; i++)
-			ours = ours || slot->segments[i].relid == relid ||
-				slot->segments[i].viewid == relid;
-		if (!ours && ConditionalLockRelationOid(relid, AccessExclusiveLock))
-			drop_relation(relid);
-	}
-	PopActiveSnapshot();
-	CommitTransactionCommand();
 }

@@ -188,7 +188,7 @@ put_partition(StatRow *row, const Stats *stats, const SourceDef *source,
 		applied = stats_applied(stats, source, slot, partition);
 	idle = part->idle_since != 0 &&
 		source->idle_timeout != WEIR_NO_DURATION &&
-		GetCurrentTimestamp() - part->idle_since >= source->idle_timeout;
+		part->idle_as_of - part->idle_since >= source->idle_timeout;
 
 	put_known(row, applied);
 	put_known(row, part->next);

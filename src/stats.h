@@ -21,6 +21,7 @@ typedef struct PartitionStats
 	int64		end;			/* end_offset, or next if that is past it; -1:
 								 * unknown */
 	TimestampTz idle_since;
+	TimestampTz idle_as_of;
 	TimestampTz max_event_time;
 	TimestampTz last_row_at;
 	int64		rows_in;

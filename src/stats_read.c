@@ -166,6 +166,7 @@ copy_partition(PartitionStats *to, const PartitionShared *from)
 	to->next = from->next;
 	to->end = from->end_offset < 0 ? -1 : Max(from->end_offset, from->next);
 	to->idle_since = from->idle_since;
+	to->idle_as_of = from->idle_as_of;
 	to->max_event_time = from->max_event_time;
 	to->last_row_at = from->last_row_at;
 	to->rows_in = from->rows_in;

@@ -26,8 +26,7 @@
 
 /* Caller holds the slot's lock. */
 static bool
-partition_idle(const StreamWorker *w, const StreamBatch *batch, int p,
-			   TimestampTz now)
+partition_idle(const StreamWorker *w, const StreamBatch *batch, int p)
 {
 	const PartitionShared *part;
 
@@ -36,7 +35,7 @@ partition_idle(const StreamWorker *w, const StreamBatch *batch, int p,
 		return false;
 	part = &worker_slot_partitions(w->slot)[p];
 	return part->idle_since != 0 &&
-		now - part->idle_since >= w->source->idle_timeout &&
+		part->idle_as_of - part->idle_since >= w->source->idle_timeout &&
 		batch->high[p] >= part->next;
 }
 
@@ -47,7 +46,6 @@ partition_idle(const StreamWorker *w, const StreamBatch *batch, int p,
 TimestampTz
 watermark_compute(StreamWorker *w, const StreamBatch *batch, int32 *held_by)
 {
-	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz least = DT_NOEND;
 	int64		disorder = w->source->max_out_of_orderness;
 
@@ -59,7 +57,7 @@ watermark_compute(StreamWorker *w, const StreamBatch *batch, int32 *held_by)
 		TimestampTz event = Max(w->max_event[p], batch->max_event[p]);
 		TimestampTz mark;
 
-		if (partition_idle(w, batch, p, now))
+		if (partition_idle(w, batch, p))
 			continue;
 		mark = TIMESTAMP_IS_NOBEGIN(event) ? event : event - disorder;
 		if (*held_by < 0 || mark < least)
@@ -76,7 +74,7 @@ watermark_compute(StreamWorker *w, const StreamBatch *batch, int32 *held_by)
 		/* all idle */
 		if (!w->def->on_idle_advance || w->slot == NULL)
 			return w->watermark;
-		least = now - disorder;
+		least = GetCurrentTimestamp() - disorder;
 	}
 	return Max(w->watermark, least);
 }

@@ -135,6 +135,7 @@ typedef struct PartitionShared
 	int64		end_offset;		/* last known; -1: unknown */
 	int64		end_asked;		/* the answer to SlotShared.ends_asked */
 	TimestampTz idle_since;		/* continuous evidence since; 0: none */
+	TimestampTz idle_as_of;		/* up to when, as the leader said it */
 
 	/* statistics */
 	int64		rows_in;

@@ -10,6 +10,8 @@
  * worker that did not live long.  A DDL call commits: the catalog generation
  * grows, the back-off is forgotten, and the round is run again.
  *
+ * It also drops the segments of sources and streams that are no more.
+ *
  * A manager without the extension ends, and with it all its workers.
  *
  *-------------------------------------------------------------------------
@@ -26,6 +28,7 @@
 #include "utils/timestamp.h"
 
 #include "catalog.h"
+#include "ingest.h"
 #include "settings.h"
 #include "worker.h"
 
@@ -318,6 +321,7 @@ weir_manager_main(Datum arg)
 	WorkerArgs	args;
 	MemoryContext cxt;
 	uint64		generation = 0;
+	uint64		cleaned = 0;
 
 	memcpy(&args, MyBgworkerEntry->bgw_extra, sizeof(args));
 	worker_begin(&args);
@@ -348,6 +352,10 @@ weir_manager_main(Datum arg)
 			LWLockRelease(&weir_shared->lock);
 			proc_exit(0);
 		}
+		MemoryContextSwitchTo(cxt);
+		if (now_generation != cleaned)
+			segment_drop_orphans();
+		cleaned = now_generation;
 		MemoryContextSwitchTo(cxt);
 		timeout = tend_children();
 		MemoryContextReset(cxt);

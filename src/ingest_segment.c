@@ -1,0 +1,284 @@
+/*-------------------------------------------------------------------------
+ *
+ * ingest_segment.c
+ *	  A segment's table and view: made, emptied, dropped.
+ *
+ * A segment is an unlogged table without indexes, weir_internal.
+ * segment_<source>_<stream>_<n>, with a view segment_..._v over it that has
+ * the source's columns in the source's order, and the row's ctid as "tid".
+ * Both belong to the owner of the extension and are members of it, so that
+ * pg_dump leaves them alone.  They are made when missing or when the source's
+ * columns were renamed, and stay as long as the source.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/dependency.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_extension.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "catalog_spi.h"
+#include "ingest.h"
+#include "worker.h"
+
+static char *
+segment_name(const Ingest *ingest, int n)
+{
+	return psprintf("segment_%d_%d_%d", ingest->source->source_id,
+					ingest->stream_id, n);
+}
+
+/* Make a relation a member of the extension. */
+static void
+add_to_extension(Oid relid)
+{
+	ObjectAddress object;
+	ObjectAddress extension;
+
+	ObjectAddressSet(object, RelationRelationId, relid);
+	ObjectAddressSet(extension, ExtensionRelationId,
+					 catalog_extension_oid(false));
+	recordDependencyOn(&object, &extension, DEPENDENCY_EXTENSION);
+}
+
+/* Take it out again, else it could not be dropped. */
+static void
+drop_relation(Oid relid)
+{
+	ObjectAddress object;
+
+	deleteDependencyRecordsForClass(RelationRelationId, relid,
+									ExtensionRelationId,
+									DEPENDENCY_EXTENSION);
+	CommandCounterIncrement();
+	ObjectAddressSet(object, RelationRelationId, relid);
+	performDeletion(&object, DROP_RESTRICT, PERFORM_DELETION_INTERNAL);
+	CommandCounterIncrement();
+}
+
+/* Does the view still have the source's columns, and "tid"? */
+static bool
+view_fits(Oid viewid, TupleDesc source_desc)
+{
+	Relation	view = relation_open(viewid, AccessShareLock);
+	TupleDesc	desc = RelationGetDescr(view);
+	bool		fits = true;
+	int			v = 0;
+
+	for (int i = 0; fits && i < source_desc->natts; i++)
+	{
+		Form_pg_attribute s = TupleDescAttr(source_desc, i);
+
+		if (s->attisdropped)
+			continue;
+		fits = v < desc->natts &&
+			strcmp(NameStr(TupleDescAttr(desc, v)->attname),
+				   NameStr(s->attname)) == 0 &&
+			TupleDescAttr(desc, v)->atttypid == s->atttypid;
+		v++;
+	}
+	fits = fits && v == desc->natts - 1;
+	relation_close(view, AccessShareLock);
+	return fits;
+}
+
+/*
+ * CREATE VIEW: the source's columns in its order, then tid.  The table's
+ * columns have the same names, but it has no kafka_topic.
+ */
+static char *
+view_command(const Ingest *ingest, const char *table, Relation source)
+{
+	StringInfoData sql;
+	TupleDesc	desc = RelationGetDescr(source);
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "CREATE VIEW weir_internal.%s_v AS SELECT ", table);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+		const char *name = quote_identifier(NameStr(att->attname));
+
+		if (att->attisdropped)
+			continue;
+		if (i == desc->natts - SOURCE_KAFKA_ATTRS)	/* kafka_topic */
+			appendStringInfo(&sql, "%s::pg_catalog.text AS %s, ",
+							 quote_literal_cstr(ingest->source->topic), name);
+		else
+			appendStringInfo(&sql, "%s, ", name);
+	}
+	appendStringInfo(&sql, "ctid AS tid FROM weir_internal.%s", table);
+	return sql.data;
+}
+
+/*
+ * The segment's table and view, made when missing or outdated.  In a
+ * transaction of the caller's; empties the table in any case.
+ */
+void
+segment_ensure(Ingest *ingest, int n, struct SegmentShared *segment)
+{
+	char	   *name = segment_name(ingest, n);
+	Oid			nsp = catalog_internal_schema();
+	Oid			relid = get_relname_relid(name, nsp);
+	Oid			viewid = get_relname_relid(psprintf("%s_v", name), nsp);
+	Relation	source = table_open(ingest->source->relid, AccessShareLock);
+
+	if (OidIsValid(viewid) && !view_fits(viewid, RelationGetDescr(source)))
+	{
+		drop_relation(viewid);
+		viewid = InvalidOid;
+		if (OidIsValid(relid))
+			drop_relation(relid);
+		relid = InvalidOid;
+	}
+	if (OidIsValid(relid))
+		catalog_execute(psprintf("TRUNCATE weir_internal.%s", name), 0, NULL);
+	else
+	{
+		catalog_execute(psprintf("CREATE UNLOGGED TABLE weir_internal.%s (%s) "
+								 "WITH (autovacuum_enabled = off)", name,
+								 segment_column_definitions(source)),
+						0, NULL);
+		relid = get_relname_relid(name, nsp);
+		add_to_extension(relid);
+	}
+	if (!OidIsValid(viewid))
+	{
+		catalog_execute(view_command(ingest, name, source), 0, NULL);
+		viewid = get_relname_relid(psprintf("%s_v", name), nsp);
+		add_to_extension(viewid);
+	}
+	table_close(source, AccessShareLock);
+	segment->relid = relid;
+	segment->viewid = viewid;
+}
+
+/*
+ * Relations of segments for which condition holds, in the order in which they
+ * can be dropped: views first.  The condition may use source and stream, the
+ * numbers in the relation's name, and the parameters $1 and $2.
+ */
+static List *
+segment_relations(const char *condition, int32 arg1, int32 arg2)
+{
+	CatalogAccess access;
+	CatalogRow	row;
+	List	   *relids = NIL;
+	uint64		n;
+
+	catalog_begin(&access);
+	n = catalog_execute(psprintf("SELECT relid FROM (SELECT c.oid AS relid, "
+								 "c.relkind, c.relname, "
+								 "split_part(c.relname, '_', 2)::int AS source, "
+								 "split_part(c.relname, '_', 3)::int AS stream "
+								 "FROM pg_class c WHERE c.relnamespace = "
+								 "'weir_internal'::regnamespace "
+								 "AND c.relkind IN ('r', 'v') AND c.relname ~ "
+								 "'^segment_[0-9]+_[0-9]+_[0-9]+(_v)?$' "
+								 "OFFSET 0) s WHERE ($1, $2) IS NOT NULL AND %s "
+								 "ORDER BY relkind DESC, relname", condition),
+						2, (CatalogArg[])
+	{
+		CATALOG_INT4(arg1), CATALOG_INT4(arg2)
+	});
+	for (uint64 i = 0; i < n; i++)
+	{
+		Oid			relid;
+		MemoryContext old;
+
+		catalog_row_begin(&row, &access, i);
+		relid = catalog_next_oid(&row);
+		old = MemoryContextSwitchTo(access.caller);
+		relids = lappend_oid(relids, relid);
+		MemoryContextSwitchTo(old);
+	}
+	catalog_end(&access);
+	return relids;
+}
+
+/*
+ * Drop the relations but for those that somebody still reads, or that belong
+ * to the ring given.  A table cannot go before its view.
+ */
+static void
+drop_unread(List *relids, const struct SlotShared *ring)
+{
+	ListCell   *lc;
+
+	foreach(lc, relids)
+	{
+		Oid			relid = lfirst_oid(lc);
+		bool		ours = false;
+
+		for (int i = 0; ring && i < ring->nsegments; i++)
+			ours = ours || ring->segments[i].relid == relid ||
+				ring->segments[i].viewid == relid;
+		if (ours || !ConditionalLockRelationOid(relid, AccessExclusiveLock))
+			continue;
+		if (get_rel_relkind(relid) == RELKIND_RELATION &&
+			OidIsValid(get_relname_relid(psprintf("%s_v", get_rel_name(relid)),
+										 catalog_internal_schema())))
+			continue;
+		drop_relation(relid);
+	}
+}
+
+/*
+ * Drop what is left of tables that took a busy one's place, or of a ring
+ * that was larger.
+ */
+void
+segment_drop_strays(Ingest *ingest)
+{
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	drop_unread(segment_relations("source = $1 AND stream = $2",
+								  ingest->source->source_id,
+								  ingest->stream_id), ingest->slot);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
+/* A stream has caught up: its private ring's segments go. */
+void
+segment_drop_private(int32 source_id, int32 stream_id)
+{
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	drop_unread(segment_relations("source = $1 AND stream = $2", source_id,
+								  stream_id), NULL);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
+/*
+ * Segments of sources and streams that are no more; the manager calls it
+ * after each change of the catalog.
+ */
+void
+segment_drop_orphans(void)
+{
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	drop_unread(segment_relations("(NOT EXISTS (SELECT FROM "
+								  "weir_internal.source o "
+								  "WHERE o.source_id = s.source) "
+								  "OR stream <> 0 AND NOT EXISTS (SELECT FROM "
+								  "weir_internal.stream o "
+								  "WHERE o.stream_id = s.stream))", 0, 0),
+				NULL);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
