@@ -364,6 +364,18 @@ show_state(StreamWorker *w)
 					w->on_private ? " catches up" : "");
 }
 
+/*
+ * Has the ring more partitions than were known when the position was read?
+ * Ingest writes the first positions of new ones, stream by stream.
+ */
+static bool
+partitions_added(StreamWorker *w)
+{
+	SlotShared *slot = worker_slot_find(MyDatabaseId, w->def->source_id, 0);
+
+	return slot && slot->npartitions > w->npartitions;
+}
+
 /* One turn; returns how long to wait for the latch, 0: go on at once. */
 static long
 turn(StreamWorker *w, bool *careful, int *delay, TimestampTz *not_before)
@@ -381,6 +393,8 @@ turn(StreamWorker *w, bool *careful, int *delay, TimestampTz *not_before)
 	{
 		w->shared->state = w->shared->wants_catch_up ? STREAM_CATCHING_UP :
 			STREAM_WAITING;
+		if (partitions_added(w))
+			(void) read_position(w);
 		return TICK_MS;
 	}
 	if (w->on_private)
