@@ -122,6 +122,13 @@ stage_open(Ingest *ingest)
 	slot->first_mark = 0;
 	slot->filling = -1;
 	slot->nsegments = 0;
+	for (int p = 0; p < slot->npartitions; p++)
+	{
+		PartitionShared *part = &worker_slot_partitions(slot)[p];
+
+		part->next = part->floor = -1;
+		part->idle_since = 0;
+	}
 	for (int i = 0; i < weir_shared->nstreams; i++)
 		if (weir_shared->streams[i].slot == slot - weir_shared->slots)
 			weir_shared->streams[i].slot = -1;

@@ -165,18 +165,26 @@ batch_choose(StreamWorker *w, StreamBatch *batch)
 	return mine;
 }
 
-/* I3: after the segment's lock, are its rows still what the marks said? */
+/*
+ * I3: after the segment's lock, are its rows still what the marks said?  The
+ * floors tell for marks without rows as well: offsets below them are of
+ * records that this stream has not seen.
+ */
 static bool
-segment_still_valid(StreamWorker *w, const StreamBatch *batch)
+batch_still_valid(StreamWorker *w, const StreamBatch *batch)
 {
 	PartitionShared *parts;
 	bool		valid;
 
+	if (w->slot == NULL || !batch->moved)
+		return true;
 	LWLockAcquire(&w->slot->lock, LW_SHARED);
 	parts = worker_slot_partitions(w->slot);
-	valid = w->slot->epoch == w->epoch &&
-		w->slot->segments[batch->segment].seq == batch->seq &&
-		w->slot->segments[batch->segment].relid == batch->relid;
+	valid = w->slot->epoch == w->epoch;
+	if (batch->rows)
+		valid = valid &&
+			w->slot->segments[batch->segment].seq == batch->seq &&
+			w->slot->segments[batch->segment].relid == batch->relid;
 	for (int p = 0; valid && p < w->slot->npartitions; p++)
 		valid = parts[p].floor <= w->applied[p];
 	LWLockRelease(&w->slot->lock);
@@ -485,7 +493,7 @@ batch_run(StreamWorker *w, StreamBatch *batch, bool careful)
 	MemoryContextSwitchTo(w->batch_cxt);
 	if (batch->rows)
 		LockRelationOid(batch->relid, AccessShareLock);
-	if (!batch->rows || segment_still_valid(w, batch))
+	if (batch_still_valid(w, batch))
 	{
 		PushActiveSnapshot(GetTransactionSnapshot());
 		SPI_connect();
