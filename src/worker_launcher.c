@@ -183,6 +183,7 @@ launch_manager(LaunchedManager *manager)
 		}
 	}
 	wait_for_probe(manager);
+	SetLatch(MyLatch);			/* it may have taken what was for the loop */
 	database = worker_database_find(manager->dbid);
 	manager->wanted = database && database->has_extension;
 	return manager->wanted && !manager_runs(manager);
