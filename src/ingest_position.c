@@ -132,6 +132,7 @@ typedef struct NewStream
 	bool		fresh;			/* has no position at all, or was sought */
 	bool		forward;		/* sought, but never to below what is applied */
 	char	   *start;
+	int64		seek_generation;	/* that start belongs to */
 } NewStream;
 
 static List *
@@ -146,7 +147,8 @@ streams_without_position(Ingest *ingest)
 	n = catalog_execute("SELECT st.stream_id, "
 						"count(p.kafka_partition) = 0 OR "
 						"ss.seek_to IS NOT NULL, ss.seek_forward, "
-						"coalesce(ss.seek_to, st.start_from, src.start_from) "
+						"coalesce(ss.seek_to, st.start_from, src.start_from), "
+						"ss.seek_generation "
 						"FROM weir_internal.stream st "
 						"JOIN weir_internal.source src USING (source_id) "
 						"JOIN weir_internal.stream_state ss USING (stream_id) "
@@ -174,6 +176,7 @@ streams_without_position(Ingest *ingest)
 		stream->fresh = catalog_next_bool(&row);
 		stream->forward = catalog_next_bool(&row);
 		stream->start = catalog_next_text(&row);
+		stream->seek_generation = catalog_next_int8(&row);
 	}
 	catalog_end(&access);
 	return streams;
@@ -193,7 +196,8 @@ offsets_datum(const int64 *offsets, int n)
 
 /*
  * Write first positions; a row that is there already stays, unless the
- * stream was sought meanwhile.
+ * stream was sought.  Nothing when it was dropped or sought again while the
+ * broker was asked: then the catalog has changed, and it is looked at anew.
  */
 static void
 write_positions(Ingest *ingest, const NewStream *stream, const int64 *offsets)
@@ -202,8 +206,17 @@ write_positions(Ingest *ingest, const NewStream *stream, const int64 *offsets)
 	CatalogArg	id[] = {CATALOG_INT4(stream->stream_id)};
 
 	catalog_begin(&access);
-	catalog_execute("SELECT 1 FROM weir_internal.stream_state "
-					"WHERE stream_id = $1 FOR UPDATE", 1, id);
+	if (catalog_execute("SELECT 1 FROM weir_internal.stream_state "
+						"WHERE stream_id = $1 AND seek_generation = $2 "
+						"FOR UPDATE", 2,
+						(CatalogArg[])
+	{
+		id[0], CATALOG_INT8(stream->seek_generation)
+	}) == 0)
+	{
+		catalog_end(&access);
+		return;
+	}
 	if (stream->fresh && stream->forward)
 		catalog_execute("UPDATE weir_internal.progress p "
 						"SET applied_offset = n.low, "
@@ -241,7 +254,11 @@ write_positions(Ingest *ingest, const NewStream *stream, const int64 *offsets)
 	catalog_end(&access);
 }
 
-/* Resolve the first positions of streams that have none yet. */
+/*
+ * Resolve the first positions of streams that have none yet.  What has
+ * changed meanwhile has moved the catalog's generation, and is seen by the
+ * loop.
+ */
 void
 position_resolve_new(Ingest *ingest)
 {
