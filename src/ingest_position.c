@@ -424,6 +424,29 @@ read_applied(Ingest *ingest)
 	return list;
 }
 
+/*
+ * Those that have a position in every partition.  Others were sought or met
+ * a new partition just now; they are not ready to be served.
+ */
+static List *
+complete_positions(const Ingest *ingest, List *applied)
+{
+	List	   *complete = NIL;
+	ListCell   *lc;
+
+	foreach(lc, applied)
+	{
+		Applied    *a = lfirst(lc);
+		int			p = 0;
+
+		while (p < ingest->npartitions && a->offsets[p] >= 0)
+			p++;
+		if (p == ingest->npartitions)
+			complete = lappend(complete, a);
+	}
+	return complete;
+}
+
 /* The start of each partition: the least of the streams that count. */
 static void
 choose_start(Ingest *ingest, List *applied)
@@ -559,12 +582,18 @@ position_begin(Ingest *ingest)
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	MemoryContextSwitchTo(ingest->batch_cxt);
-	applied = read_applied(ingest);
+	applied = complete_positions(ingest, read_applied(ingest));
 	if (applied != NIL)
 	{
 		choose_start(ingest, applied);
 		check_start(ingest);
 	}
+	else if (ingest->stream_id != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_CANNOT_CONNECT_NOW),
+				 errmsg("the position of the stream that catches up is not "
+						"known yet"),
+				 errdetail("The source's worker resolves it.")));
 	else
 		memcpy(ingest->next, resolve(ingest, ingest->source->start_from),
 			   sizeof(int64) * ingest->npartitions);
