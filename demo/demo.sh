@@ -223,20 +223,25 @@ build()
 install_privately()
 {
 	local log=$dir/build.log
-	local bindir sharedir libdir p
+	local bindir sharedir pkglibdir libdir p
 
 	bindir=$("$PG_CONFIG" --bindir)
 	sharedir=$("$PG_CONFIG" --sharedir)
-	libdir=$("$PG_CONFIG" --pkglibdir)
+	pkglibdir=$("$PG_CONFIG" --pkglibdir)
+	libdir=$("$PG_CONFIG" --libdir)
 	bin=$dir/root$bindir
-	mkdir -p "$bin" "$dir/root$sharedir" "$dir/root$libdir" &&
+	mkdir -p "$bin" "$dir/root$sharedir" "$dir/root$pkglibdir" "$dir/root$libdir" &&
 		for p in postgres initdb pg_ctl psql; do
 			cp "$bindir/$p" "$bin/$p" || return
 		done &&
 		cp -as "$sharedir/." "$dir/root$sharedir/" &&
-		ln -s "$libdir"/*.so "$dir/root$libdir/" &&
-		rm -f "$dir/root$libdir"/weir.so "$dir/root$sharedir"/extension/weir[.-]* ||
+		ln -s "$pkglibdir"/*.so "$dir/root$pkglibdir/" &&
+		rm -f "$dir/root$pkglibdir"/weir.so "$dir/root$sharedir"/extension/weir[.-]* ||
 		fail "could not copy the PostgreSQL installation"
+	# one that is not the system's may look for libpq beside its programs
+	if [ "${libdir#/usr/lib}" = "$libdir" ]; then
+		ln -sf "$libdir"/*.so* "$dir/root$libdir/" || fail "could not link the libraries"
+	fi
 	"$MAKE" -C "$top" PG_CONFIG="$PG_CONFIG" with_llvm=no DESTDIR="$dir/root" install >"$log" 2>&1 ||
 		fail_log "$log" "make install failed"
 }
