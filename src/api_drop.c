@@ -28,20 +28,21 @@
 PG_FUNCTION_INFO_V1(weir_drop_source);
 PG_FUNCTION_INFO_V1(weir_drop_stream);
 
-/* Windows that a window stream's state holds. */
+/*
+ * Windows that a window stream's state holds.  The table is its owner's, who
+ * may have made it run code of his: it is not read with SQL here, as the
+ * extension's owner.
+ */
 static int64
-open_windows(const StreamDef *stream, const char *state)
+open_windows(const StreamDef *stream)
 {
 	int64		n;
 	CatalogRow	r;
+	CatalogArg	state = CATALOG_OID(stream->state);
 	CatalogAccess access;
 
-	if (get_attnum(stream->state, "window_start") == InvalidAttrNumber ||
-		get_attnum(stream->state, "window_end") == InvalidAttrNumber)
-		return 0;
 	catalog_begin(&access);
-	catalog_execute(psprintf("SELECT count(DISTINCT (window_start, window_end))"
-							 " FROM %s", state), 0, NULL);
+	catalog_execute("SELECT weir_internal.count_open_windows($1)", 1, &state);
 	catalog_row_begin(&r, &access, 0);
 	n = catalog_next_int8(&r);
 	catalog_end(&access);
@@ -65,7 +66,7 @@ drop_stream(const StreamDef *stream)
 		state = api_qualified_name(stream->state);
 	if (state)
 	{
-		int64		n = open_windows(stream, state);
+		int64		n = open_windows(stream);
 
 		if (n > 0)
 			ereport(NOTICE,

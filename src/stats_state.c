@@ -98,14 +98,20 @@ open_state(Oid relid)
 	return table_open(relid, NoLock);
 }
 
-/* Attribute number of a timestamptz column; 0: there is none. */
+static Oid
+column_type(Relation rel, AttrNumber attno)
+{
+	return TupleDescAttr(RelationGetDescr(rel), attno - 1)->atttypid;
+}
+
+/* Attribute number of a column of time, of either type; 0: there is none. */
 static AttrNumber
 time_column(Relation rel, const char *name)
 {
 	AttrNumber	attno = get_attnum(RelationGetRelid(rel), name);
 
-	if (attno <= 0 || TupleDescAttr(RelationGetDescr(rel),
-									attno - 1)->atttypid != TIMESTAMPTZOID)
+	if (attno <= 0 || (column_type(rel, attno) != TIMESTAMPTZOID &&
+					   column_type(rel, attno) != TIMESTAMPOID))
 		return 0;
 	return attno;
 }
@@ -123,7 +129,7 @@ open_index_on(Relation rel, AttrNumber attno)
 		if (index->rd_rel->relam == BTREE_AM_OID &&
 			index->rd_index->indisvalid &&
 			index->rd_index->indkey.values[0] == attno &&
-			index->rd_opcintype[0] == TIMESTAMPTZOID &&
+			index->rd_opcintype[0] == column_type(rel, attno) &&
 			index->rd_indoption[0] == 0 &&
 			heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL))
 			return index;
@@ -147,7 +153,9 @@ next_window(Relation rel, Relation index, AttrNumber end_attno,
 	bool		start_null = true;
 	bool		end_null = true;
 
-	ScanKeyInit(&key, end_attno, BTGreaterStrategyNumber, F_TIMESTAMPTZ_GT,
+	ScanKeyInit(&key, end_attno, BTGreaterStrategyNumber,
+				column_type(rel, end_attno) == TIMESTAMPTZOID ?
+				F_TIMESTAMPTZ_GT : F_TIMESTAMP_GT,
 				TimestampTzGetDatum(after));
 	scan = systable_beginscan_ordered(rel, index, GetActiveSnapshot(), 1,
 									  &key);
