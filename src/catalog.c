@@ -318,7 +318,8 @@ catalog_enter_user(UserContext *save, Oid userid,
 void
 catalog_leave_user(const UserContext *save)
 {
-	AtEOXact_GUC(true, save->guc_level);
+	/* Not as at a commit: a plain SET in the user's code would stay. */
+	AtEOXact_GUC(false, save->guc_level);
 	SetUserIdAndSecContext(save->save_userid, save->save_sec_context);
 }
 
