@@ -223,7 +223,8 @@ tally_outcomes(Ingest *ingest, BatchTally *tally)
 			*max_event = outcome->event_time;
 		if (outcome->result == DECODE_STAGED)
 		{
-			if (outcome->has_event_time &&
+			/* a future one opens a window, too */
+			if ((outcome->has_event_time || outcome->future) &&
 				outcome->event_time < tally->range.min_event)
 				tally->range.min_event = outcome->event_time;
 			if (m->timestamp_ms >= 0 &&
