@@ -7,7 +7,8 @@
  *
  *	FREE -> FILLING			stage_has_room() opens it: gets the next sequence
  *							number
- *	FILLING -> SEALED		it has reached weir.segment_size
+ *	FILLING -> SEALED		it has reached weir.segment_size, or there is no
+ *							room for more marks
  *	SEALED -> RECYCLING		every holder has applied past it: under the slot's
  *							lock the floors go up and its marks go away (I3)
  *	RECYCLING -> FREE		truncated, under a lock that is only tried for
@@ -233,7 +234,9 @@ stage_has_room(Ingest *ingest)
 	{
 		SegmentShared *segment = &slot->segments[slot->filling];
 
-		if (segment->blocks < segment_blocks(ingest))
+		/* marks go with their segment: too many of them fill it as well */
+		if (segment->blocks < segment_blocks(ingest) &&
+			(slot->nmarks < WEIR_MARKS || segment->blocks == 0))
 			room = slot->nmarks < WEIR_MARKS && !full;
 		else if (holders > 0)
 		{
