@@ -154,6 +154,7 @@ extern void stage_detach_slowest(Ingest *ingest);
 
 /* ingest_position.c: where to begin */
 extern void position_learn_partitions(Ingest *ingest);
+extern bool position_was_read(Ingest *ingest);
 extern void position_wrong_topic(Ingest *ingest, const char *detail);
 extern void position_begin(Ingest *ingest);
 extern void position_resolve_new(Ingest *ingest);

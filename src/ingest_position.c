@@ -23,9 +23,11 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "storage/latch.h"
 #include "utils/array.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 
 #include "catalog_spi.h"
 #include "ingest.h"
@@ -39,21 +41,20 @@
 /* How long one request may take before it counts as an outage. */
 #define REQUEST_TIMEOUT_MS 10000
 
+/* So long a topic that was read before must be missing to count as gone. */
+#define GONE_AFTER_MS 5000
+#define GONE_ASK_MS 200
+
 /* Streams further behind the foremost than this many records are left out. */
 #define FAR_BEHIND(batch_rows) ((int64) 4 * (batch_rows))
 
 /*
- * Ask the broker and wait.  An answer that is an error is raised, so that
- * the worker ends and its manager tries again later.
+ * An answer that is an error is raised, so that the worker ends and its
+ * manager tries again later.
  */
 static const KafkaAnswer *
-ask(Ingest *ingest, KafkaRequestKind kind, int64 time_ms)
+raise_error(Ingest *ingest, const KafkaAnswer *answer)
 {
-	const KafkaAnswer *answer = kafka_request_wait(ingest->client, kind,
-												   ingest->npartitions,
-												   time_ms,
-												   REQUEST_TIMEOUT_MS);
-
 	if (answer->error.class != KAFKA_OK)
 	{
 		ingest->trouble = answer->error.class;
@@ -64,6 +65,16 @@ ask(Ingest *ingest, KafkaRequestKind kind, int64 time_ms)
 				 errhint("%s", answer->error.hint) : 0));
 	}
 	return answer;
+}
+
+/* Ask the broker and wait; raises its errors. */
+static const KafkaAnswer *
+ask(Ingest *ingest, KafkaRequestKind kind, int64 time_ms)
+{
+	return raise_error(ingest, kafka_request_wait(ingest->client, kind,
+												  ingest->npartitions,
+												  time_ms,
+												  REQUEST_TIMEOUT_MS));
 }
 
 /* Timestamp in PostgreSQL's microseconds to Kafka's milliseconds, up. */
@@ -535,11 +546,62 @@ check_start(Ingest *ingest)
 	}
 }
 
+/*
+ * Has a stream of the source a position already?  Then there was a topic.
+ * In a transaction of its own.
+ */
+bool
+position_was_read(Ingest *ingest)
+{
+	CatalogAccess access;
+	CatalogArg	id[] = {CATALOG_INT4(ingest->source->source_id)};
+	uint64		n;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	catalog_begin(&access);
+	n = catalog_execute("SELECT 1 FROM weir_internal.progress "
+						"JOIN weir_internal.stream USING (stream_id) "
+						"WHERE source_id = $1 LIMIT 1", 1, id);
+	catalog_end(&access);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	return n > 0;
+}
+
+/*
+ * Ask for the partitions.  A broker that has just started may not know a
+ * topic that was read before: that counts when it stays like this.
+ */
+static const KafkaAnswer *
+ask_partitions(Ingest *ingest)
+{
+	TimestampTz since = GetCurrentTimestamp();
+
+	for (;;)
+	{
+		const KafkaAnswer *answer =
+			kafka_request_wait(ingest->client, KAFKA_REQUEST_METADATA, 0, 0,
+							   REQUEST_TIMEOUT_MS);
+
+		if (answer->error.class != KAFKA_UNKNOWN_TOPIC ||
+			TimestampDifferenceExceeds(since, GetCurrentTimestamp(),
+									   GONE_AFTER_MS) ||
+			!position_was_read(ingest))
+			return raise_error(ingest, answer);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT |
+						 WL_EXIT_ON_PM_DEATH, GONE_ASK_MS,
+						 PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
 /* Count the topic's partitions, and learn the cluster's name. */
 void
 position_learn_partitions(Ingest *ingest)
 {
-	const KafkaAnswer *answer = ask(ingest, KAFKA_REQUEST_METADATA, 0);
+	const KafkaAnswer *answer = ask_partitions(ingest);
 
 	ingest->npartitions = answer->partitions;
 	strlcpy(ingest->cluster_id, answer->cluster_id,

@@ -203,13 +203,6 @@ ingest_run(Ingest *ingest, const WorkerArgs *args)
 	ingest_loop(ingest);
 }
 
-/* Has any stream of the source a position already?  Then it was seen. */
-static bool
-topic_was_seen(const Ingest *ingest)
-{
-	return ingest->npartitions > 0 && ingest->next != NULL;
-}
-
 /*
  * An ERROR came up: show it, and when trying again cannot help, stop the
  * source.  In a transaction of its own.
@@ -225,7 +218,8 @@ show_error(Ingest *ingest, const ErrorData *edata)
 			stop = error_class(edata->sqlerrcode) != ERROR_OF_OUTAGE;
 			break;
 		case KAFKA_UNKNOWN_TOPIC:
-			stop = topic_was_seen(ingest);
+			/* in mid-stream the next start finds out whether it is gone */
+			stop = ingest->npartitions == 0 && position_was_read(ingest);
 			break;
 		case KAFKA_OFFSET_GONE:
 		case KAFKA_CORRUPT:
