@@ -137,6 +137,7 @@ typedef struct StagedRange
 } StagedRange;
 
 /* ingest_segment.c: a segment's table and view */
+extern bool segment_try_lock(const Ingest *ingest, int n);
 extern void segment_ensure(Ingest *ingest, int n,
 						   struct SegmentShared *segment);
 extern void segment_drop_strays(Ingest *ingest);

@@ -123,6 +123,24 @@ view_command(const Ingest *ingest, const char *table, Relation source)
 }
 
 /*
+ * Lock table number n and its view against everybody, if they are there,
+ * without waiting.  False: somebody has them.
+ */
+bool
+segment_try_lock(const Ingest *ingest, int n)
+{
+	char	   *name = segment_name(ingest, n);
+	Oid			nsp = catalog_internal_schema();
+	Oid			relid = get_relname_relid(name, nsp);
+	Oid			viewid = get_relname_relid(psprintf("%s_v", name), nsp);
+
+	return (!OidIsValid(relid) ||
+			ConditionalLockRelationOid(relid, AccessExclusiveLock)) &&
+		(!OidIsValid(viewid) ||
+		 ConditionalLockRelationOid(viewid, AccessExclusiveLock));
+}
+
+/*
  * The segment's table and view, made when missing or outdated.  In a
  * transaction of the caller's; empties the table in any case.
  */

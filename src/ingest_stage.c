@@ -31,7 +31,10 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/heap.h"
+#include "miscadmin.h"
+#include "pgstat.h"
 #include "storage/bufmgr.h"
+#include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "storage/smgr.h"
 #include "utils/memutils.h"
@@ -82,27 +85,63 @@ ring_size(const Ingest *ingest)
 
 /*
  * Put an empty segment, table number n, at a place of the ring; as the
- * extension's owner, in a transaction of its own.
+ * extension's owner, in a transaction of its own.  False: somebody reads it.
  */
-static void
+static bool
 place_segment(Ingest *ingest, int place, int n)
 {
 	CatalogAccess access;
 	SegmentShared segment = {0};
+	bool		unread;
 
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	catalog_begin(&access);
-	segment_ensure(ingest, n, &segment);
+	unread = segment_try_lock(ingest, n);
+	if (unread)
+		segment_ensure(ingest, n, &segment);
 	catalog_end(&access);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	if (!unread)
+		return false;
 
 	segment.state = SEGMENT_FREE;
 	LWLockAcquire(&ingest->slot->lock, LW_EXCLUSIVE);
 	ingest->slot->segments[place] = segment;
 	LWLockRelease(&ingest->slot->lock);
 	busy_since[place] = 0;
+	return true;
+}
+
+/* The same with the next spare table that nobody reads. */
+static void
+place_spare(Ingest *ingest, int place)
+{
+	while (!place_segment(ingest, place, next_spare++))
+		CHECK_FOR_INTERRUPTS();
+}
+
+/*
+ * The same for a start: what is still read after a second, by batches of the
+ * epoch before or by somebody's SELECT, is left to those.
+ */
+static void
+place_first(Ingest *ingest, int place, TimestampTz begun)
+{
+	while (!place_segment(ingest, place, place))
+	{
+		if (TimestampDifferenceExceeds(begun, GetCurrentTimestamp(),
+									   BUSY_TIMEOUT_MS))
+		{
+			place_spare(ingest, place);
+			break;
+		}
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT |
+						 WL_EXIT_ON_PM_DEATH, 10, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
 }
 
 /*
@@ -115,6 +154,7 @@ stage_open(Ingest *ingest)
 {
 	SlotShared *slot = ingest->slot;
 	int			n = ring_size(ingest);
+	TimestampTz begun = GetCurrentTimestamp();
 	Relation	rel;
 
 	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
@@ -136,7 +176,7 @@ stage_open(Ingest *ingest)
 	LWLockRelease(&slot->lock);
 
 	for (int i = 0; i < n; i++)
-		place_segment(ingest, i, i);
+		place_first(ingest, i, begun);
 	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
 	slot->nsegments = n;
 	LWLockRelease(&slot->lock);
@@ -571,7 +611,7 @@ stage_recycle(Ingest *ingest)
 		{
 			if (TimestampDifferenceExceeds(busy_since[i], now,
 										   BUSY_TIMEOUT_MS))
-				place_segment(ingest, i, next_spare++);
+				place_spare(ingest, i);
 			continue;
 		}
 		busy_since[i] = 0;
