@@ -59,12 +59,11 @@ add_suite('style', "$tree/test/suite/style.pl");
 add_suite('build', "$tree/test/suite/build.pl");
 add_suite('regress', "$tree/test/suite/regress.pl", 'build');
 add_suite('pgtap', "$tree/test/suite/pgtap.pl", 'build');
+add_suite('realdata', "$tree/test/realdata/flights.pl", 'build');
 for my $script (sort glob("$tree/test/t/*.pl"))
 {
 	add_suite(basename($script, '.pl'), $script, 'build');
 }
-add_suite('realdata', "$tree/test/suite/realdata.pl", 'build')
-  if -e "$tree/test/suite/realdata.pl";
 
 if (@wanted)
 {

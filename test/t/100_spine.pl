@@ -6,7 +6,7 @@
 # aggregate; joins to dimensions, FILTER, HAVING, expressions over
 # aggregates.  While rows come in, a group that no longer holds HAVING leaves
 # the target.  A window that is open is there on_change and not on_close.
-# What the source's filter drops is in no result.
+# What the source's filter drops is counted and in no result.
 
 use strict;
 use warnings;
@@ -247,6 +247,12 @@ small([ 'a', 6 ], [ 'b', 0 ]);
 is(WeirTest::sql($node, 'SELECT k, sum_v FROM big_sums ORDER BY k'),
 	"a|11\nb|11", 'and comes back');
 
+is( WeirTest::sql($node, <<'SQL'),
+SELECT sum(rows_in), sum(rows_filtered), sum(rows_staged), sum(rows_dead)
+FROM weir.stat_source WHERE source = 'small' AND stream IS NULL
+SQL
+	'7|1|6|0', 'rows that the filter dropped are counted');
+
 ##
 ## NULL group keys; the relation itself can be read
 ##
@@ -284,5 +290,10 @@ SQL
 
 is( WeirTest::sql($node, 'SELECT count(*) FROM weir.dead_letter'),
 	'0', 'no dead letters');
+is( WeirTest::sql($node, <<'SQL'),
+SELECT stream, state, last_error FROM weir.stat_stream
+WHERE state <> 'running' OR last_error IS NOT NULL
+SQL
+	'', 'all streams run');
 
 done_testing();
