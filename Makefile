@@ -26,12 +26,12 @@ PG_CXXFLAGS = -std=c++17 -O2 -fPIC -Wall -Wextra -Wno-unused-parameter \
 SHLIB_LINK = -lrdkafka -lsimdjson -lstdc++ -lpthread -lm
 EXTRA_CLEAN = weir--$(EXTVERSION).sql
 
+# Link-time bitcode needs a matching clang, which a user need not have.
+override with_llvm = no
+
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
-
-# Link-time bitcode needs a matching clang, which a user need not have.
-override with_llvm = no
 
 # A server built by a newer g++ may name an option this one lacks for C++.
 override CXXFLAGS := $(filter-out -fexcess-precision=%,$(CXXFLAGS))

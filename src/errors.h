@@ -3,7 +3,7 @@
  * errors.h
  *	  The three classes of errors, and the one place where errors are caught.
  *
- * DESIGN.md section 7: an error belongs to a row (it becomes a dead letter),
+ * An error belongs to a row (it becomes a dead letter),
  * to an outage (retry), or to the definition (the stream fails until it is
  * repaired).  The SQLSTATE decides, by an allow-list for rows.
  *

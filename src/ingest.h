@@ -31,7 +31,7 @@ struct PartitionShared;
 #define SEGMENT_FIXED_ATTRS		3	/* before the declared columns */
 #define SOURCE_KAFKA_ATTRS		6	/* after them, in the foreign table */
 
-/* How a record ended (INTERFACE.md rule 1). */
+/* How a record ended (ingest_decode.c has the order of things). */
 typedef enum DecodeResult
 {
 	DECODE_STAGED,				/* slot filled */

@@ -5,7 +5,7 @@
  *
  * One turn is one transaction over what had arrived, up to
  * INGEST_MAX_RECORDS: decode all of it, insert, write dead letters, commit,
- * and only then publish one mark (DESIGN: a reader may see a mark only when
+ * and only then publish one mark (a reader may see a mark only when
  * its rows are visible).  When the transaction fails, the records are gone
  * from the client's queue: the ERROR ends the worker, and its next start
  * reads them again from the applied offsets (I1, I2).
@@ -339,7 +339,7 @@ consume(Ingest *ingest)
 	return pending;
 }
 
-/* Evidence for idleness, partition by partition (DESIGN section 4). */
+/* Evidence for idleness, partition by partition (stream_watermark.c). */
 static void
 judge_idleness(Ingest *ingest)
 {

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * ingest_decode.c
- *	  Kafka records to slots of a segment: rule 1 of INTERFACE.md.
+ *	  Kafka records to slots of a segment: a record's way.
  *
  * A record's document is read once (ingest_decode_json.cpp), which finds all
  * wanted values and judges the whole document, so that what is no JSON is

@@ -10,7 +10,7 @@
  *
  * They are standalone expressions, which are never compiled by JIT.
  *
- * Columns are put in the order of decoding (rule 1 of INTERFACE.md): what
+ * Columns are put in the order of decoding (ingest_decode.c): what
  * the filter needs, what the event time needs, the rest.  A generated event
  * time needs the columns of its expression.
  *

@@ -5,7 +5,7 @@
  *
  * For timestamps a number, or a string that is one, is an epoch: seconds,
  * milliseconds, microseconds or nanoseconds by the column's option, else by
- * magnitude (INTERFACE.md, rule 2).  It is scaled in integers, rounding half
+ * magnitude (README.md, JSON to column).  It is scaled in integers, rounding half
  * away from zero to the microsecond.
  *
  * ISO 8601 strings as programs write them,

@@ -4,8 +4,8 @@
  *	  JSON values to Datums: what a type needs, and all but numbers and
  *	  times.
  *
- * A value becomes what jsonb_populate_record() would give for it (rule 2 of
- * INTERFACE.md), without making a jsonb first: a string is its characters, a
+ * A value becomes what jsonb_populate_record() would give for it (README.md
+ * lists the exceptions), without making a jsonb first: a string is its characters, a
  * number what numeric_out() prints, and the text then goes through the
  * type's input function.  For common types this file and its sisters
  * compute the answer straight from the message's bytes, and report failure

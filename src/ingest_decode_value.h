@@ -3,8 +3,8 @@
  * ingest_decode_value.h
  *	  From a value of a JSON document to a Datum of a column's type.
  *
- * What the conversions must equal, and where they may differ, is rule 2 of
- * INTERFACE.md; ingest_decode_value.c says how.
+ * The conversions equal jsonb_populate_record(), with the exceptions that
+ * README.md lists; ingest_decode_value.c says how.
  *
  *-------------------------------------------------------------------------
  */

@@ -80,7 +80,7 @@ ring_size(const Ingest *ingest)
 	int64		n = staging_limit(ingest) /
 		((int64) segment_blocks(ingest) * BLCKSZ);
 
-	return Max(3, Min(n, WEIR_MAX_SEGMENTS));
+	return Max(3, Min(n, WEIR_MARKS - 2));
 }
 
 /*
@@ -430,13 +430,52 @@ merge_marks(Ingest *ingest, int into, int from)
 	}
 }
 
+static void
+move_mark(Ingest *ingest, int to, int from)
+{
+	if (to == from)
+		return;
+	ingest->slot->marks[to] = ingest->slot->marks[from];
+	for (int p = 0; p < ingest->npartitions; p++)
+	{
+		PartitionShared *part = &ingest->parts[p];
+
+		part->mark_next[to] = part->mark_next[from];
+		part->mark_event[to] = part->mark_event[from];
+		part->mark_last[to] = part->mark_last[from];
+		part->mark_rows[to] = part->mark_rows[from];
+	}
+}
+
+/*
+ * Does some holder's batch begin or end at this mark?  Merged with the one
+ * before it, it would be applied in part, and read again.
+ */
+static bool
+is_boundary(const SlotShared *slot, const MarkShared *mark)
+{
+	int			index = slot - weir_shared->slots;
+
+	for (int i = 0; i < weir_shared->nstreams; i++)
+	{
+		const StreamShared *stream = &weir_shared->streams[i];
+
+		if (stream->in_use && stream->slot == index &&
+			(stream->batch_first == mark->number ||
+			 stream->batch_end == mark->number))
+			return true;
+	}
+	return false;
+}
+
 /*
  * Merge neighbouring marks of one segment when the ring of marks is almost
- * full: readers find rows by offset, so they need not know.  Caller holds
- * the slot's lock.
+ * full: readers find rows by offset, so they need not know.  Boundaries of
+ * batches and weir.max_batch_rows are kept where that is enough; force makes
+ * one mark of each segment.  Caller holds the slot's lock.
  */
 static void
-compact_marks(Ingest *ingest)
+compact_marks(Ingest *ingest, bool force)
 {
 	SlotShared *slot = ingest->slot;
 	int			kept = 0;
@@ -445,31 +484,14 @@ compact_marks(Ingest *ingest)
 	{
 		int			from = (slot->first_mark + i) % WEIR_MARKS;
 		int			last = (slot->first_mark + kept - 1) % WEIR_MARKS;
-		int			to = (slot->first_mark + kept) % WEIR_MARKS;
 
 		if (kept > 0 && slot->marks[last].seq == slot->marks[from].seq &&
-			slot->marks[last].rows + slot->marks[from].rows <=
-			weir_max_batch_rows / 2)
-		{
+			(force || (slot->marks[last].rows + slot->marks[from].rows <=
+					   weir_max_batch_rows / 2 &&
+					   !is_boundary(slot, &slot->marks[from]))))
 			merge_marks(ingest, last, from);
-			continue;
-		}
-		if (to != from)
-		{
-			slot->marks[to] = slot->marks[from];
-			for (int p = 0; p < ingest->npartitions; p++)
-			{
-				ingest->parts[p].mark_next[to] =
-					ingest->parts[p].mark_next[from];
-				ingest->parts[p].mark_event[to] =
-					ingest->parts[p].mark_event[from];
-				ingest->parts[p].mark_last[to] =
-					ingest->parts[p].mark_last[from];
-				ingest->parts[p].mark_rows[to] =
-					ingest->parts[p].mark_rows[from];
-			}
-		}
-		kept++;
+		else
+			move_mark(ingest, (slot->first_mark + kept++) % WEIR_MARKS, from);
 	}
 	slot->nmarks = kept;
 }
@@ -502,12 +524,15 @@ stage_publish(Ingest *ingest, const StagedRange *range)
 
 	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
 	if (slot->nmarks >= WEIR_MARKS - 1)
-		compact_marks(ingest);
+		compact_marks(ingest, false);
+	if (slot->nmarks >= WEIR_MARKS - 1)
+		compact_marks(ingest, true);
 	Assert(slot->nmarks < WEIR_MARKS);
 	place = (slot->first_mark + slot->nmarks) % WEIR_MARKS;
 	mark = &slot->marks[place];
 	mark->segment = slot->filling;
 	mark->seq = slot->segments[slot->filling].seq;
+	mark->number = slot->next_mark++;
 	mark->block_from = range->block_from;
 	mark->block_to = range->block_to;
 	mark->rows = range->rows;
@@ -529,8 +554,6 @@ stage_publish(Ingest *ingest, const StagedRange *range)
 								   ingest->max_event[p]);
 	}
 	slot->nmarks++;
-	if (slot->nmarks >= WEIR_MARKS)
-		compact_marks(ingest);
 	wake_holders(slot);
 	LWLockRelease(&slot->lock);
 }

@@ -65,7 +65,7 @@ typedef struct KafkaHeader
 	size_t		value_len;
 } KafkaHeader;
 
-/* Classes of trouble (DESIGN.md section 7, librdkafka.md "Errors"). */
+/* Classes of trouble and what a worker does about it. */
 typedef enum KafkaErrorClass
 {
 	KAFKA_OK = 0,
@@ -225,7 +225,7 @@ extern const KafkaError *kafka_last_error(KafkaClient *client);
 extern void kafka_clear_error(KafkaClient *client);
 
 /*
- * Evidence for idleness (DESIGN.md section 4): true only when, by the last
+ * Evidence for idleness (stream_watermark.c): true only when, by the last
  * statistics, the partition's leader is up, its fetch is active, and the
  * position is the end offset (last stable under read_committed) which the
  * leader gave when asked.  *end_offset is the latest end known, or -1; *as_of

@@ -8,7 +8,7 @@
  * are KAFKA_TRANSIENT: nobody has to do anything, and whether it lasts is
  * seen in the statistics.
  *
- * The SQLSTATEs carry the class of DESIGN.md section 7: 08, 28 and 58 are
+ * The SQLSTATEs carry the class of error (errors.h): 08, 28 and 58 are
  * outages, that is, tried again; 42, 54, 55 and XX need a hand.
  *
  * Texts of librdkafka and of brokers are reduced to printable ASCII, since

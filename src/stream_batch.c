@@ -94,6 +94,8 @@ choose_marks(StreamWorker *w, StreamBatch *batch)
 {
 	SlotShared *slot = w->slot;
 
+	w->shared->batch_first = w->shared->batch_end = slot->next_mark;
+
 	/* Without rows, statements on the state are those of any segment. */
 	batch->relid = slot->segments[0].relid;
 	batch->viewid = slot->segments[0].viewid;
@@ -107,9 +109,13 @@ choose_marks(StreamWorker *w, StreamBatch *batch)
 		if (batch->moved &&
 			(mark->seq != batch->seq ||
 			 batch->nrows + mark->rows > weir_max_batch_rows))
+		{
+			w->shared->batch_end = mark->number;
 			break;
+		}
 		if (!batch->moved)
 		{
+			w->shared->batch_first = mark->number;
 			batch->segment = mark->segment;
 			batch->seq = mark->seq;
 			batch->relid = slot->segments[mark->segment].relid;

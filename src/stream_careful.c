@@ -5,7 +5,7 @@
  *
  * The batch failed as a whole with an error that is neither an outage nor of
  * the definition.  It is run again, under the watermark of its start, in
- * these steps (DESIGN section 7):
+ * these steps:
  *
  *	Row stage.  The probe, a read-only statement, is run in subtransactions
  *	(without a transaction id) over ranges of TIDs, halved until a failing

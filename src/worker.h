@@ -49,7 +49,7 @@ typedef enum WorkerKind
 	WORKER_STREAM
 } WorkerKind;
 
-/* States; names in worker_shmem.c as INTERFACE.md spells them. */
+/* States; worker_shmem.c has their names for the views. */
 typedef enum SlotState
 {
 	SLOT_STARTING,
@@ -111,6 +111,7 @@ typedef struct MarkShared
 {
 	int			segment;		/* index in the ring */
 	uint64		seq;			/* the segment's at that time */
+	uint64		number;			/* of the mark, growing */
 	BlockNumber block_from;		/* rows lie in [block_from, block_to) */
 	BlockNumber block_to;
 	int64		rows;			/* staged rows */
@@ -168,6 +169,7 @@ typedef struct SlotShared
 	SegmentShared segments[WEIR_MAX_SEGMENTS];
 	int			nmarks;
 	int			first_mark;		/* oldest, circular */
+	uint64		next_mark;		/* number of the next one */
 	MarkShared	marks[WEIR_MARKS];
 
 	/* statistics */
@@ -192,6 +194,9 @@ typedef struct StreamShared
 	Latch	   *latch;
 	int			slot;			/* (slot) the slot it holds; -1: none */
 	uint64		held_seq;		/* (slot) needs segments from here on */
+	uint64		batch_first;	/* (slot) number of the first mark of its
+								 * batch, or of the next one to come */
+	uint64		batch_end;		/* (slot) and of the first one after it */
 	bool		wants_catch_up; /* manager: give it a private slot */
 	StreamState state;
 

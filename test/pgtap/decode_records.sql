@@ -1,4 +1,4 @@
--- A record's way (INTERFACE.md, rule 1): documents that are none, paths,
+-- A record's way : documents that are none, paths,
 -- duplicates, defaults, filter, generated columns, constraints, event time,
 -- and that an error costs its own record only.
 \set QUIET on

@@ -1,5 +1,5 @@
 -- Every type: a JSON value decodes to what jsonb_populate_record() makes of
--- it, errors included (INTERFACE.md, rule 2); then the listed exceptions.
+-- it, errors included; then the listed exceptions.
 \set QUIET on
 SET client_min_messages = warning;
 BEGIN;
