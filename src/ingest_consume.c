@@ -550,7 +550,10 @@ make_wait_set(Ingest *ingest, bool messages)
 	return set;
 }
 
-/* A catch-up worker ends when its stream has gone to the shared ring. */
+/*
+ * A catch-up worker ends when its stream has gone to the shared ring, or is to
+ * be read from further back; then another one is started.
+ */
 static bool
 still_needed(Ingest *ingest)
 {
@@ -559,7 +562,7 @@ still_needed(Ingest *ingest)
 	if (ingest->stream_id == 0)
 		return true;
 	stream = worker_stream_find(MyDatabaseId, ingest->stream_id);
-	return stream && stream->wants_catch_up;
+	return stream && stream->wants_catch_up && !ingest->slot->start_again;
 }
 
 void

@@ -163,6 +163,7 @@ stage_open(Ingest *ingest)
 	slot->first_mark = 0;
 	slot->filling = -1;
 	slot->nsegments = 0;
+	slot->start_again = false;
 	for (int p = 0; p < slot->npartitions; p++)
 	{
 		PartitionShared *part = &worker_slot_partitions(slot)[p];

@@ -47,7 +47,9 @@ try_attach(StreamWorker *w, SlotShared *slot, bool *below)
 	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
 	parts = worker_slot_partitions(slot);
 	ok = slot->in_use && slot->npartitions > 0 && slot->nsegments > 0 &&
+		slot->dbid == MyDatabaseId &&
 		slot->source_id == w->def->source_id &&
+		(slot->stream_id == 0 || slot->stream_id == w->def->stream_id) &&
 		w->npartitions >= slot->npartitions;
 	for (int p = 0; ok && p < slot->npartitions; p++)
 	{
@@ -67,6 +69,13 @@ try_attach(StreamWorker *w, SlotShared *slot, bool *below)
 		w->epoch = slot->epoch;
 		for (int p = 0; p < w->npartitions; p++)
 			w->staged[p] = -1;
+		if (slot->latch)
+			SetLatch(slot->latch);
+	}
+	else if (*below && slot->stream_id != 0)
+	{
+		/* sought back while it caught up */
+		slot->start_again = true;
 		if (slot->latch)
 			SetLatch(slot->latch);
 	}

@@ -164,6 +164,8 @@ typedef struct SlotShared
 	int			npartitions;	/* 0: not known yet */
 	int			partition_base; /* in WeirShared.partitions */
 	int			nsegments;
+	bool		start_again;	/* private: its stream is below the floors,
+								 * which only a new start can lower */
 	int			filling;		/* index; -1: none */
 	uint64		next_seq;
 	SegmentShared segments[WEIR_MAX_SEGMENTS];
