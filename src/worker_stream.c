@@ -58,13 +58,23 @@ static StreamWorker *worker = NULL;
 static void
 leave_stream(int code, Datum arg)
 {
-	if (worker->shared == NULL)
+	StreamShared *shared = worker->shared;
+	bool		mine;
+
+	if (shared == NULL)
 		return;
-	attach_release(worker);
 	LWLockAcquire(&weir_shared->lock, LW_EXCLUSIVE);
-	worker->shared->pid = 0;
-	worker->shared->latch = NULL;
+	mine = shared->pid == MyProcPid;
+	if (mine)
+	{
+		shared->pid = 0;
+		shared->latch = NULL;
+	}
 	LWLockRelease(&weir_shared->lock);
+
+	/* else a new manager's worker has taken over already */
+	if (mine)
+		attach_release(worker);
 }
 
 /*
@@ -487,8 +497,10 @@ weir_stream_main(Datum arg)
 										 ALLOCSET_DEFAULT_SIZES);
 	w->shared = worker_stream_claim(args.stream_id, args.source_id);
 	before_shmem_exit(leave_stream, (Datum) 0);
+	LWLockAcquire(&weir_shared->lock, LW_EXCLUSIVE);
 	w->shared->pid = MyProcPid;
 	w->shared->latch = MyLatch;
+	LWLockRelease(&weir_shared->lock);
 	w->shared->state = STREAM_STARTING;
 	configure_session();
 
