@@ -264,7 +264,25 @@ fail_stream(StreamWorker *w, const ErrorData *edata)
 	proc_exit(0);
 }
 
-/* After an error: roll back, show it, decide. */
+/* Has the ring that the batch was chosen from gone meanwhile? */
+static bool
+ring_lost(const StreamWorker *w)
+{
+	bool		lost;
+
+	if (w->slot == NULL)
+		return false;
+	LWLockAcquire(&w->slot->lock, LW_SHARED);
+	lost = w->slot->epoch != w->epoch;
+	LWLockRelease(&w->slot->lock);
+	return lost;
+}
+
+/*
+ * After an error: roll back, show it, decide.  When ingest has begun anew,
+ * the segment's view may have been replaced under the statements, which says
+ * nothing of the definition.
+ */
 static Attempt
 judge_error(StreamWorker *w, bool careful)
 {
@@ -284,7 +302,8 @@ judge_error(StreamWorker *w, bool careful)
 		return ATTEMPT_CAREFUL;
 	worker_set_error(&w->shared->error, edata->sqlerrcode,
 					 error_text(edata));
-	if (class == ERROR_OF_OUTAGE)
+	if (class == ERROR_OF_OUTAGE ||
+		(class == ERROR_OF_DEFINITION && ring_lost(w)))
 		return ATTEMPT_OUTAGE;
 	fail_stream(w, edata);
 	return ATTEMPT_OUTAGE;		/* not reached */
