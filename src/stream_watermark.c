@@ -30,7 +30,9 @@ partition_idle(const StreamWorker *w, const StreamBatch *batch, int p)
 {
 	const PartitionShared *part;
 
-	if (w->slot == NULL || p >= w->slot->npartitions ||
+	/* another epoch, and even another source's slot, is no evidence (I4) */
+	if (w->slot == NULL || w->slot->epoch != w->epoch ||
+		p >= w->slot->npartitions ||
 		w->source->idle_timeout == WEIR_NO_DURATION)
 		return false;
 	part = &worker_slot_partitions(w->slot)[p];
