@@ -246,7 +246,8 @@ typedef struct DatabaseShared
 	Oid			dbid;			/* 0: free */
 	pid_t		manager_pid;
 	Latch	   *manager_latch;
-	bool		blocked;		/* CREATE/DROP DATABASE is at work: no workers */
+	int			blocked;		/* so many CREATE/DROP DATABASE are at work:
+								 * no workers unless 0 */
 	bool		has_extension;	/* the probe found it */
 	bool		probed;
 	pg_atomic_uint64 generation;	/* of the catalog: grows with each DDL */

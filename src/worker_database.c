@@ -26,6 +26,7 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "nodes/parsenodes.h"
+#include "storage/ipc.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
 #include "utils/syscache.h"
@@ -61,17 +62,26 @@ terminate_workers(Oid dbid)
 	return any;
 }
 
+/* Keep workers out of the database, or (-1) let them in again. */
 static void
-set_blocked(Oid dbid, bool blocked)
+block_database(Oid dbid, int change)
 {
 	DatabaseShared *database = worker_database_find(dbid);
 
 	if (database)
 	{
 		LWLockAcquire(&weir_shared->lock, LW_EXCLUSIVE);
-		database->blocked = blocked;
+		database->blocked = Max(database->blocked + change, 0);
 		LWLockRelease(&weir_shared->lock);
 	}
+}
+
+/* After an ERROR, and when the session ends on the way. */
+static void
+unblock_database(int code, Datum dbid)
+{
+	block_database(DatumGetObjectId(dbid), -1);
+	worker_wake_launcher();
 }
 
 static void
@@ -229,7 +239,9 @@ process_utility(PlannedStmt *pstmt, const char *query_string,
 	else
 	{
 		dbid = database_worked_on(pstmt->utilityStmt);
-		if (dbid == MyDatabaseId || !may_work_on(dbid))
+		/* one's own may be a template, the other commands refuse it */
+		if ((dbid == MyDatabaseId &&
+			 !IsA(pstmt->utilityStmt, CreatedbStmt)) || !may_work_on(dbid))
 			dbid = InvalidOid;
 	}
 	if (!OidIsValid(dbid) || worker_database_find(dbid) == NULL)
@@ -238,21 +250,15 @@ process_utility(PlannedStmt *pstmt, const char *query_string,
 				  query_env, dest, qc);
 		return;
 	}
-	set_blocked(dbid, true);
-	PG_TRY();
+	block_database(dbid, 1);
+	PG_ENSURE_ERROR_CLEANUP(unblock_database, ObjectIdGetDatum(dbid));
 	{
 		stop_workers(dbid);
 		call_next(pstmt, query_string, read_only_tree, context, params,
 				  query_env, dest, qc);
 	}
-	PG_CATCH();
-	{
-		set_blocked(dbid, false);
-		worker_wake_launcher();
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
-	set_blocked(dbid, false);
+	PG_END_ENSURE_ERROR_CLEANUP(unblock_database, ObjectIdGetDatum(dbid));
+	block_database(dbid, -1);
 }
 
 void

@@ -157,7 +157,7 @@ launch_manager(LaunchedManager *manager)
 						WEIR_MAX_DATABASES)));
 		return false;
 	}
-	if (database->blocked)
+	if (database->blocked > 0)
 		return true;
 	args.dbid = manager->dbid;
 	args.kind = WORKER_MANAGER;
@@ -199,7 +199,8 @@ forget_missing(List *dbids)
 		DatabaseShared *database = &weir_shared->databases[i];
 
 		if (OidIsValid(database->dbid) && database->manager_pid == 0 &&
-			!database->blocked && !list_member_oid(dbids, database->dbid))
+			database->blocked == 0 &&
+			!list_member_oid(dbids, database->dbid))
 			database->dbid = InvalidOid;
 	}
 	LWLockRelease(&weir_shared->lock);

@@ -49,6 +49,21 @@ worker_end(int code, Datum arg)
 	my_worker = NULL;
 }
 
+/* Are workers to keep out of the database (worker_database.c)? */
+static bool
+database_blocked(Oid dbid)
+{
+	DatabaseShared *database = worker_database_find(dbid);
+	bool		blocked;
+
+	if (database == NULL)
+		return false;
+	LWLockAcquire(&weir_shared->lock, LW_SHARED);
+	blocked = database->dbid == dbid && database->blocked > 0;
+	LWLockRelease(&weir_shared->lock);
+	return blocked;
+}
+
 /*
  * Signal handlers, connection, entry in shared memory.  Errors end the
  * worker; its parent starts it again, later and later.
@@ -85,6 +100,9 @@ worker_begin(const WorkerArgs *args)
 		elog(FATAL, "no free worker entry in shared memory");
 	before_shmem_exit(worker_end, (Datum) 0);
 
+	/* Started just before; whoever blocks later finds the entry above. */
+	if (OidIsValid(args->dbid) && database_blocked(args->dbid))
+		proc_exit(0);
 	if (OidIsValid(args->dbid))
 		BackgroundWorkerInitializeConnectionByOid(args->dbid, InvalidOid, 0);
 	else
@@ -200,7 +218,7 @@ worker_database_claim(Oid dbid)
 			database->dbid = dbid;
 			database->manager_pid = 0;
 			database->manager_latch = NULL;
-			database->blocked = false;
+			database->blocked = 0;
 			database->has_extension = false;
 			database->probed = false;
 			pg_atomic_fetch_add_u64(&database->generation, 1);
