@@ -100,6 +100,7 @@ typedef struct Ingest
 	struct PartitionShared *parts;	/* the slot's, in shared memory */
 	int			npartitions;
 	KafkaClient *client;
+	List	   *client_options; /* of DefElem *, the client was made with */
 	char		cluster_id[64];
 	Decoder    *decoder;
 	TupleDesc	segment_desc;

@@ -33,6 +33,7 @@
 #include "compat.h"
 #include "dead_letter.h"
 #include "errors.h"
+#include "fdw.h"
 #include "ingest.h"
 #include "settings.h"
 #include "worker.h"
@@ -453,7 +454,9 @@ catalog_changed(Ingest *ingest)
 		source->topic_incarnation != ingest->source->topic_incarnation ||
 		strcmp(source->name, ingest->source->name) != 0 ||
 		source->needs_key != ingest->source->needs_key ||
-		source->needs_headers != ingest->source->needs_headers;
+		source->needs_headers != ingest->source->needs_headers ||
+		!equal(fdw_kafka_options(source->server_id, source->owner),
+			   ingest->client_options);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	if (changed)

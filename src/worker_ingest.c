@@ -112,8 +112,11 @@ open_client(Ingest *ingest, int npartitions)
 	config.server_name = ingest->source->server_name;
 	config.topic = ingest->source->topic;
 	config.client_id = client_id;
-	config.options = fdw_kafka_options(ingest->source->server_id,
-									   ingest->source->owner);
+	ingest->client_options = fdw_kafka_options(ingest->source->server_id,
+											   ingest->source->owner);
+	MemoryContextSwitchTo(ingest->cxt);
+	ingest->client_options = copyObject(ingest->client_options);
+	config.options = ingest->client_options;
 	config.partitions = npartitions;
 	config.memory_limit = (int64) weir_ingest_memory * 1024;
 	config.fetch_message_max_bytes = weir_fetch_message_max_bytes;
