@@ -293,6 +293,8 @@ stage_has_room(Ingest *ingest)
 		}
 	if (holders == 0 && !room)
 		slot->state = SLOT_PREVIEW;
+	else if (slot->state == SLOT_PREVIEW)
+		slot->state = room ? SLOT_RUNNING : SLOT_BACK_PRESSURE;
 	strlcpy(slot->held_by, room || holder == NULL ? "" :
 			NameStr(holder->name), sizeof(slot->held_by));
 	LWLockRelease(&slot->lock);
