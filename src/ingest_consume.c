@@ -38,8 +38,13 @@
 #include "settings.h"
 #include "worker.h"
 
-/* Decode about this many bytes in one transaction. */
+/*
+ * Decode about this many bytes in one transaction, but no more than that
+ * part of the worker's memory: records are there as they came, decoded, and
+ * as tuples.
+ */
 #define BATCH_BYTES (4 * 1024 * 1024)
+#define BATCH_PART 16
 
 /* A column not found in so many records is reported. */
 #define ENOUGH_RECORDS 1000
@@ -323,7 +328,9 @@ consume(Ingest *ingest)
 	KafkaMessage *messages;
 	bool		pending = false;
 	bool		moved = false;
-	int			max = BATCH_BYTES / Max(ingest->mean_len, 64);
+	int64		bytes = Min(BATCH_BYTES,
+							(int64) weir_ingest_memory * 1024 / BATCH_PART);
+	int			max = bytes / Max(ingest->mean_len, 64);
 	int			n;
 	int			nrecords;
 
