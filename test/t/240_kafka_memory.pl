@@ -147,12 +147,14 @@ my $blocker = $node->background_psql('postgres');
 $blocker->query_safe('BEGIN; LOCK TABLE rows, windows');
 produce(1000, $records - 1);
 $producer->finish;
-becomes(
-	"SELECT bool_and(state = 'back_pressure') FROM weir.stat_source WHERE stream IS NULL",
-	'standing: back pressure');
-becomes(
-	"SELECT sum(kafka_queue_bytes) > $ingest_memory / 4 FROM weir.stat_worker WHERE kind = 'ingest'",
-	'standing: the queue fills');
+becomes(<<'SQL', 'standing: back pressure');
+SELECT bool_and(state = 'back_pressure') FROM weir.stat_source
+WHERE stream IS NULL
+SQL
+becomes(<<"SQL", 'standing: the queue fills');
+SELECT sum(kafka_queue_bytes) > $ingest_memory / 4 FROM weir.stat_worker
+WHERE kind = 'ingest'
+SQL
 
 # it stays like this: as long as ten statistics of the client
 my $until = WeirTest::sql($node,
