@@ -266,6 +266,52 @@ write_positions(Ingest *ingest, const NewStream *stream, const int64 *offsets)
 }
 
 /*
+ * What a seek leaves out: records between what was applied and the new
+ * position.  NULL: nothing.
+ */
+static char *
+skipped_text(Ingest *ingest, const NewStream *stream, const int64 *offsets)
+{
+	CatalogAccess access;
+	CatalogRow	row;
+	char	   *text = NULL;
+	int			partitions = 0;
+	uint64		n;
+
+	catalog_begin(&access);
+	n = catalog_execute("SELECT kafka_partition, applied_offset "
+						"FROM weir_internal.progress WHERE stream_id = $1 "
+						"ORDER BY 1", 1,
+						(CatalogArg[]) {CATALOG_INT4(stream->stream_id)});
+	for (uint64 i = 0; i < n; i++)
+	{
+		int32		partition;
+		int64		applied;
+
+		catalog_row_begin(&row, &access, i);
+		partition = catalog_next_int4(&row);
+		applied = catalog_next_int8(&row);
+		if (partition >= ingest->npartitions || offsets[partition] <= applied)
+			continue;
+		if (partitions++ == 0)
+		{
+			MemoryContext old = MemoryContextSwitchTo(access.caller);
+
+			text = psprintf("sought over offsets %lld to %lld of %s[%d]",
+							(long long) applied,
+							(long long) offsets[partition] - 1,
+							ingest->source->topic, partition);
+			MemoryContextSwitchTo(old);
+		}
+	}
+	catalog_end(&access);
+	if (partitions > 1)
+		text = psprintf("%s, and some of %d other partitions", text,
+						partitions - 1);
+	return text;
+}
+
+/*
  * Resolve the first positions of streams that have none yet.  What has
  * changed meanwhile has moved the catalog's generation, and is seen by the
  * loop.
@@ -289,6 +335,7 @@ position_resolve_new(Ingest *ingest)
 	{
 		NewStream  *stream = lfirst(lc);
 		int64	   *offsets;
+		char	   *skipped;
 		StreamShared *shared;
 
 		MemoryContextSwitchTo(ingest->batch_cxt);
@@ -298,11 +345,17 @@ position_resolve_new(Ingest *ingest)
 		PushActiveSnapshot(GetTransactionSnapshot());
 		MemoryContextSwitchTo(ingest->batch_cxt);
 		offsets = resolve(ingest, stream->fresh ? stream->start : "earliest");
+		skipped = skipped_text(ingest, stream, offsets);
 		write_positions(ingest, stream, offsets);
+
+		/* Not taken back by a crash: a start from 'latest' skips records. */
+		ForceSyncCommit();
 		PopActiveSnapshot();
 		CommitTransactionCommand();
 
 		shared = worker_stream_find(MyDatabaseId, stream->stream_id);
+		if (shared && skipped)
+			worker_set_error(&shared->error, ERRCODE_WARNING, skipped);
 		if (shared && shared->latch)
 			SetLatch(shared->latch);
 		pgstat_report_activity(STATE_RUNNING, "reading the topic");

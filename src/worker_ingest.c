@@ -31,6 +31,7 @@
 #include "storage/ipc.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -273,6 +274,9 @@ weir_ingest_main(Datum arg)
 	ingest->batch_cxt = AllocSetContextCreate(ingest->cxt,
 											  "weir ingest batch",
 											  ALLOCSET_DEFAULT_SIZES);
+
+	/* Staging is a cache, and what it loses is read again. */
+	SetConfigOption("synchronous_commit", "off", PGC_SUSET, PGC_S_SESSION);
 	PG_TRY();
 	{
 		ingest_run(ingest, &args);

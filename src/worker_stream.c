@@ -405,6 +405,14 @@ partitions_added(StreamWorker *w)
 	return slot && slot->npartitions > w->npartitions;
 }
 
+/* All is well again.  What a seek left out stays to be seen. */
+static void
+clear_error(StreamWorker *w)
+{
+	if (ERRCODE_TO_CATEGORY(w->shared->error.sqlerrcode) != ERRCODE_WARNING)
+		worker_clear_error(&w->shared->error);
+}
+
 /* One turn; returns how long to wait for the latch, 0: go on at once. */
 static long
 turn(StreamWorker *w, bool *careful, int *delay, TimestampTz *not_before)
@@ -450,7 +458,7 @@ turn(StreamWorker *w, bool *careful, int *delay, TimestampTz *not_before)
 			if (*careful && batch.dead == 0 && batch.groups_failed == 0)
 				*careful = false;
 			if (batch.groups_failed == 0)
-				worker_clear_error(&w->shared->error);
+				clear_error(w);
 			*delay = weir_retry_delay;
 			*not_before = pace(w, &batch, now);
 			return batch.moved ? 0 : TICK_MS;
