@@ -5,7 +5,10 @@
 # the start, and the staging ring no more than weir.staging_limit and one
 # insert; the source says "back_pressure"; when the streams go on, slowly,
 # both limits hold all the way, and in the end nothing is lost or doubled.
-# A restart in the middle of it changes nothing.
+# A restart in the middle of it changes nothing.  When the broker deletes what
+# a standing source has not fetched yet, it stops in mid-stream, and what is
+# applied is exactly what lies before the position it names; weir.seek() gets
+# it out (I2).
 
 use strict;
 use warnings;
@@ -189,6 +192,69 @@ SQL
 WeirTest::compare($node, "SELECT * FROM $_",
 	$query{$_} =~ s/FROM big b/FROM $stored b/r, "$_ equals the oracle")
   for sort keys %query;
+
+##
+## Deleted while it stands
+##
+
+$kafka->create_topic('gone', 1);
+WeirTest::create_source(
+	$node, 'gone',
+	columns => 'id bigint NOT NULL, pad text');
+WeirTest::create_stream($node, 'rest', 'SELECT g.id FROM gone g');
+WeirTest::wait_for($node, 'rest');
+$blocker = $node->background_psql('postgres');
+$blocker->query_safe('BEGIN; LOCK TABLE rest');
+$kafka->produce('gone', [ map { payload($_) } 0 .. 39_999 ]);
+becomes(<<'SQL', 'deleted: back pressure');
+SELECT state = 'back_pressure' FROM weir.stat_source
+WHERE source = 'gone' AND stream IS NULL
+SQL
+$kafka->delete_records('gone', 0, 39_000);
+$blocker->query_safe('COMMIT');
+$blocker->quit;
+becomes(<<'SQL', 'deleted: the source stops');
+SELECT state = 'stopped' FROM weir.stat_source
+WHERE source = 'gone' AND stream IS NULL
+SQL
+like( WeirTest::sql($node, <<'SQL'),
+SELECT last_error_sqlstate || ' ' || last_error FROM weir.stat_source
+WHERE source = 'gone' AND stream IS NULL
+SQL
+	qr/^55000 offset \d+ of gone\[0\] is gone/,
+	'deleted: and says why');
+
+# The next start finds it at the position that is applied.
+my $before = WeirTest::sql($node, <<'SQL');
+SELECT last_error_at FROM weir.stat_source
+WHERE source = 'gone' AND stream IS NULL
+SQL
+WeirTest::sql($node, "SELECT weir.resume('gone')");
+becomes(<<"SQL", 'deleted: resume alone does not help');
+SELECT state = 'stopped' AND last_error_at > '$before'
+	AND last_error ~ 'available 39000\\.\\.40000'
+FROM weir.stat_source WHERE source = 'gone' AND stream IS NULL
+SQL
+my ($position) = WeirTest::sql($node, <<'SQL') =~ /offset (\d+) of/;
+SELECT last_error FROM weir.stat_source
+WHERE source = 'gone' AND stream IS NULL
+SQL
+cmp_ok($position, '<', 39_000, 'deleted: the position is in the gap');
+WeirTest::compare(
+	$node, 'TABLE rest',
+	"SELECT generate_series(0, $position - 1)::bigint",
+	'deleted: applied is what lies before it');
+WeirTest::sql($node, <<'SQL');
+SELECT weir.seek('rest', '{"0": 39000}');
+SELECT weir.resume('gone');
+SQL
+WeirTest::wait_for($node, 'rest');
+WeirTest::compare(
+	$node, 'TABLE rest', <<"SQL", 'deleted: sought past the gap');
+SELECT i::bigint FROM generate_series(0, 39999) i
+WHERE i < $position OR i >= 39000
+SQL
+
 is(WeirTest::sql($node, 'SELECT count(*) FROM weir.dead_letter'),
 	'0', 'no dead letters');
 
