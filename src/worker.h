@@ -29,6 +29,7 @@
 
 #include "access/xlogdefs.h"
 #include "datatype/timestamp.h"
+#include "nodes/pg_list.h"
 #include "port/atomics.h"
 #include "postmaster/bgworker.h"
 #include "storage/block.h"
@@ -283,7 +284,7 @@ extern bool worker_slot_set_partitions(SlotShared *slot, int n);
 extern PartitionShared *worker_slot_partitions(SlotShared *slot);
 extern StreamShared *worker_stream_claim(int32 stream_id, int32 source_id);
 extern StreamShared *worker_stream_find(Oid dbid, int32 stream_id);
-extern void worker_stream_forget(Oid dbid, int32 stream_id);
+extern void worker_forget(Oid dbid, List *sources, List *streams);
 extern int	worker_source_segments(int32 source_id, Oid *relids, int max);
 extern void worker_set_error(SharedError *error, int sqlerrcode,
 							 const char *message);

@@ -193,6 +193,9 @@ launch_manager(LaunchedManager *manager)
 static void
 forget_missing(List *dbids)
 {
+	Oid			gone[WEIR_MAX_DATABASES];
+	int			ngone = 0;
+
 	LWLockAcquire(&weir_shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < WEIR_MAX_DATABASES; i++)
 	{
@@ -201,9 +204,14 @@ forget_missing(List *dbids)
 		if (OidIsValid(database->dbid) && database->manager_pid == 0 &&
 			database->blocked == 0 &&
 			!list_member_oid(dbids, database->dbid))
+		{
+			gone[ngone++] = database->dbid;
 			database->dbid = InvalidOid;
+		}
 	}
 	LWLockRelease(&weir_shared->lock);
+	for (int i = 0; i < ngone; i++)
+		worker_forget(gone[i], NIL, NIL);
 }
 
 /* One round; returns ms until the next is due, -1 when none is. */

@@ -104,6 +104,8 @@ static bool
 read_wanted(void)
 {
 	ListCell   *lc;
+	List	   *sources = NIL;
+	List	   *streams = NIL;
 	bool		there;
 
 	foreach(lc, children)
@@ -118,6 +120,7 @@ read_wanted(void)
 		{
 			SourceDef  *source = lfirst(lc);
 
+			sources = lappend_int(sources, source->source_id);
 			if (!source->paused && source->stopped_message == NULL)
 				want(WORKER_INGEST, source->source_id, 0, source->name);
 		}
@@ -126,6 +129,7 @@ read_wanted(void)
 			StreamDef  *stream = lfirst(lc);
 			StreamShared *shared;
 
+			streams = lappend_int(streams, stream->stream_id);
 			if (stream->paused || stream->failed_message)
 				continue;
 			want(WORKER_STREAM, stream->source_id, stream->stream_id,
@@ -136,6 +140,7 @@ read_wanted(void)
 					 stream->name);
 		}
 	}
+	worker_forget(MyDatabaseId, sources, streams);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	return there;
@@ -300,6 +305,8 @@ probe_extension(void)
 	there = OidIsValid(catalog_extension_oid(true));
 	CommitTransactionCommand();
 
+	if (!there)
+		worker_forget(MyDatabaseId, NIL, NIL);
 	my_database = worker_database_claim(MyDatabaseId);
 	if (my_database == NULL)
 		return false;

@@ -175,6 +175,12 @@ worker_slot_claim(int32 source_id, int32 stream_id)
 		slot->stats_reset = GetCurrentTimestamp();
 		LWLockRelease(&slot->lock);
 	}
+	if (slot)
+	{
+		LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+		slot->pid = MyProcPid;	/* worker_forget() spares it */
+		LWLockRelease(&slot->lock);
+	}
 	LWLockRelease(&weir_shared->lock);
 	if (slot == NULL)
 		ereport(ERROR,
@@ -185,14 +191,10 @@ worker_slot_claim(int32 source_id, int32 stream_id)
 	return slot;
 }
 
-/*
- * Give a slot back.  Streams that still hold it are let go: they find their
- * slot's epoch changed and look for another.
- */
-void
-worker_slot_release(SlotShared *slot)
+/* Caller holds WeirShared.lock. */
+static void
+release_slot(SlotShared *slot)
 {
-	LWLockAcquire(&weir_shared->lock, LW_EXCLUSIVE);
 	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
 	slot->epoch++;
 	slot->in_use = false;
@@ -203,6 +205,17 @@ worker_slot_release(SlotShared *slot)
 		if (weir_shared->streams[i].slot == slot - weir_shared->slots)
 			weir_shared->streams[i].slot = -1;
 	LWLockRelease(&slot->lock);
+}
+
+/*
+ * Give a slot back.  Streams that still hold it are let go: they find their
+ * slot's epoch changed and look for another.
+ */
+void
+worker_slot_release(SlotShared *slot)
+{
+	LWLockAcquire(&weir_shared->lock, LW_EXCLUSIVE);
+	release_slot(slot);
 	LWLockRelease(&weir_shared->lock);
 }
 
@@ -330,6 +343,8 @@ worker_stream_claim(int32 stream_id, int32 source_id)
 		stream->watermark_held_by = -1;
 		stream->stats_reset = GetCurrentTimestamp();
 	}
+	if (stream)
+		stream->pid = MyProcPid;
 	LWLockRelease(&weir_shared->lock);
 	if (stream == NULL)
 		ereport(ERROR,
@@ -340,17 +355,29 @@ worker_stream_claim(int32 stream_id, int32 source_id)
 	return stream;
 }
 
+/*
+ * Give back what belongs to sources and streams that a database has no more:
+ * those not in the lists of ids.  What has a worker stays until that ends.
+ */
 void
-worker_stream_forget(Oid dbid, int32 stream_id)
+worker_forget(Oid dbid, List *sources, List *streams)
 {
-	StreamShared *stream;
-
 	LWLockAcquire(&weir_shared->lock, LW_EXCLUSIVE);
-	stream = stream_lookup(dbid, stream_id);
-	if (stream)
+	for (int i = 0; i < weir_shared->nslots; i++)
 	{
-		stream->in_use = false;
-		stream->slot = -1;
+		SlotShared *slot = &weir_shared->slots[i];
+
+		if (slot->in_use && slot->dbid == dbid && slot->pid == 0 &&
+			!list_member_int(sources, slot->source_id))
+			release_slot(slot);
+	}
+	for (int i = 0; i < weir_shared->nstreams; i++)
+	{
+		StreamShared *stream = &weir_shared->streams[i];
+
+		if (stream->in_use && stream->dbid == dbid && stream->pid == 0 &&
+			!list_member_int(streams, stream->stream_id))
+			stream->in_use = false;
 	}
 	LWLockRelease(&weir_shared->lock);
 }
