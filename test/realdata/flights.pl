@@ -4,8 +4,9 @@
 # within each hour (by a fixed rule), played through a real Kafka, joined
 # with airlines and airports, give the same rows as the same queries over the
 # loaded file: delays per carrier and hour, traffic per destination in
-# overlapping windows, totals per carrier, the cancelled ones.  No departure
-# is late, none is lost, none is a dead letter.
+# overlapping windows, totals per carrier, every single departure, and the
+# cancelled ones, whose delays are NULL.  None is late, lost, or doubled, none
+# is a dead letter.
 
 use strict;
 use warnings;
@@ -113,6 +114,11 @@ SELECT f.carrier, count(*) AS departures, avg(f.arr_delay) AS avg_delay,
 	variance(f.arr_delay) AS variance_delay, min(f.at) AS first_at,
 	max(f.at) AS last_at
 FROM flights f GROUP BY f.carrier
+SQL
+	departures => <<'SQL',
+SELECT f.at, f.carrier, f.flight, f.tailnum, f.origin, f.dest, f.dep_delay,
+	f.arr_delay, f.distance
+FROM flights f
 SQL
 	cancelled => <<'SQL');
 SELECT f.at, f.carrier, f.flight, f.tailnum, f.origin, f.dest
