@@ -7,6 +7,7 @@
 use strict;
 use warnings;
 
+use File::Basename qw(basename);
 use File::Path qw(make_path);
 use Test::More;
 
@@ -29,29 +30,26 @@ sub works
 }
 
 # A private copy of the installation: a server finds its files relative to
-# its own program.
+# its own program.  WEIR_INSTALLATION names a directory that has all of it.
+my @dirs;
 for my $what (qw(bindir pkglibdir sharedir))
 {
 	my ($ok, $dir) = output("$pg_config --$what");
 	chomp $dir;
 	die "could not run $pg_config: $dir\n" unless $ok;
+	push @dirs, $dir;
+}
+@dirs = ($ENV{WEIR_INSTALLATION}) if $ENV{WEIR_INSTALLATION};
+for my $dir (@dirs)
+{
 	next if -e "$root$dir";
 	make_path("$root$dir");
-	works("cp -a '$dir/.' '$root$dir/'", "a copy of $what");
+	works("cp -a '$dir/.' '$root$dir/'", 'a copy of ' . basename($dir));
 }
 my $lib = `$pg_config --pkglibdir`;
 my $share = `$pg_config --sharedir`;
 chomp($lib, $share);
 unlink "$root$lib/weir.so", glob("$root$share/extension/weir*");
-
-# Wheels have their libraries beside the programs; Debian in the system's.
-my $libdir = `$pg_config --libdir`;
-chomp $libdir;
-if ($libdir !~ m{^/usr/lib} && !-e "$root$libdir/libpq.so.5")
-{
-	make_path("$root$libdir");
-	works("cp -a '$libdir/.' '$root$libdir/'", 'a copy of libdir');
-}
 
 works("cp -a '$tree' '$build'", 'a copy of the tree');
 my $processors = `getconf _NPROCESSORS_ONLN` + 0 || 2;

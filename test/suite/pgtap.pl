@@ -32,7 +32,7 @@ for my $file (@files)
 		'>' => \$out,
 		'2>' => \$err);
 
-	my $parser = TAP::Parser->new({ tap => $out });
+	my $parser = TAP::Parser->new({ tap => $out eq '' ? "\n" : $out });
 	my $n = 0;
 	while (my $line = $parser->next)
 	{
