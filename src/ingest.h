@@ -141,7 +141,7 @@ typedef struct StagedRange
 extern bool segment_try_lock(const Ingest *ingest, int n);
 extern void segment_ensure(Ingest *ingest, int n,
 						   struct SegmentShared *segment);
-extern void segment_drop_strays(Ingest *ingest);
+extern bool segment_drop_strays(Ingest *ingest);
 extern void segment_drop_private(int32 source_id, int32 stream_id);
 extern void segment_drop_orphans(void);
 

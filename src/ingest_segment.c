@@ -227,12 +227,35 @@ segment_relations(const char *condition, int32 arg1, int32 arg2)
 }
 
 /*
- * Drop the relations but for those that somebody still reads, or that belong
- * to the ring given.  A table cannot go before its view.
+ * Lock a table or view of a segment without waiting.  A view only with its
+ * table: who has locked that is about to read the view.
  */
-static void
+static bool
+try_lock_relation(Oid relid)
+{
+	Oid			table = InvalidOid;
+
+	if (get_rel_relkind(relid) == RELKIND_VIEW)
+	{
+		char	   *name = get_rel_name(relid);
+
+		name[strlen(name) - strlen("_v")] = '\0';
+		table = get_relname_relid(name, catalog_internal_schema());
+	}
+	return (!OidIsValid(table) ||
+			ConditionalLockRelationOid(table, AccessExclusiveLock)) &&
+		ConditionalLockRelationOid(relid, AccessExclusiveLock);
+}
+
+/*
+ * Drop the relations but for those that somebody still reads, or that belong
+ * to the ring given.  A table cannot go before its view.  Returns whether all
+ * others are gone.
+ */
+static bool
 drop_unread(List *relids, const struct SlotShared *ring)
 {
+	bool		all = true;
 	ListCell   *lc;
 
 	foreach(lc, relids)
@@ -243,30 +266,39 @@ drop_unread(List *relids, const struct SlotShared *ring)
 		for (int i = 0; ring && i < ring->nsegments; i++)
 			ours = ours || ring->segments[i].relid == relid ||
 				ring->segments[i].viewid == relid;
-		if (ours || !ConditionalLockRelationOid(relid, AccessExclusiveLock))
+		if (ours)
 			continue;
+		if (!try_lock_relation(relid))
+		{
+			all = false;
+			continue;
+		}
 		if (get_rel_relkind(relid) == RELKIND_RELATION &&
 			OidIsValid(get_relname_relid(psprintf("%s_v", get_rel_name(relid)),
 										 catalog_internal_schema())))
 			continue;
 		drop_relation(relid);
 	}
+	return all;
 }
 
 /*
- * Drop what is left of tables that took a busy one's place, or of a ring
- * that was larger.
+ * Drop what is left of tables whose place another one took, or of a ring
+ * that was larger.  False: some are still read.
  */
-void
+bool
 segment_drop_strays(Ingest *ingest)
 {
+	bool		all;
+
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	drop_unread(segment_relations("source = $1 AND stream = $2",
-								  ingest->source->source_id,
-								  ingest->stream_id), ingest->slot);
+	all = drop_unread(segment_relations("source = $1 AND stream = $2",
+										ingest->source->source_id,
+										ingest->stream_id), ingest->slot);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	return all;
 }
 
 /* A stream has caught up: its private ring's segments go. */
@@ -275,8 +307,8 @@ segment_drop_private(int32 source_id, int32 stream_id)
 {
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	drop_unread(segment_relations("source = $1 AND stream = $2", source_id,
-								  stream_id), NULL);
+	(void) drop_unread(segment_relations("source = $1 AND stream = $2",
+										 source_id, stream_id), NULL);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 }
@@ -290,13 +322,13 @@ segment_drop_orphans(void)
 {
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	drop_unread(segment_relations("(NOT EXISTS (SELECT FROM "
-								  "weir_internal.source o "
-								  "WHERE o.source_id = s.source) "
-								  "OR stream <> 0 AND NOT EXISTS (SELECT FROM "
-								  "weir_internal.stream o "
-								  "WHERE o.stream_id = s.stream))", 0, 0),
-				NULL);
+	(void) drop_unread(segment_relations("(NOT EXISTS (SELECT FROM "
+										 "weir_internal.source o "
+										 "WHERE o.source_id = s.source) "
+										 "OR stream <> 0 AND NOT EXISTS (SELECT FROM "
+										 "weir_internal.stream o "
+										 "WHERE o.stream_id = s.stream))", 0, 0),
+					   NULL);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 }

@@ -14,8 +14,8 @@
  *	RECYCLING -> FREE		truncated, under a lock that is only tried for
  *
  * A busy segment (somebody's SELECT reads it) stays RECYCLING and is tried
- * again; after a second a new table takes its place in the ring and the old
- * one is dropped by whoever gets the lock, at the latest at the next start.
+ * again; after a second a new table takes its place in the ring, and the old
+ * one is dropped as soon as nobody reads it.
  *
  * I6: at most the staging limit is staged, plus one insert.  A segment can
  * be larger than weir.segment_size by one insert too, so it is the sum that
@@ -52,6 +52,10 @@
 
 /* Since when each segment waits to be truncated; 0: it does not. */
 static TimestampTz busy_since[WEIR_MAX_SEGMENTS];
+
+/* There are tables whose place another one took; last tried to drop them. */
+static bool strays = false;
+static TimestampTz strays_tried = 0;
 
 /* Number of the next table that takes a busy one's place. */
 static int	next_spare = WEIR_MAX_SEGMENTS;
@@ -120,6 +124,7 @@ place_spare(Ingest *ingest, int place)
 {
 	while (!place_segment(ingest, place, next_spare++))
 		CHECK_FOR_INTERRUPTS();
+	strays = true;
 }
 
 /*
@@ -182,7 +187,7 @@ stage_open(Ingest *ingest)
 	slot->nsegments = n;
 	LWLockRelease(&slot->lock);
 
-	segment_drop_strays(ingest);
+	strays = !segment_drop_strays(ingest);
 
 	StartTransactionCommand();
 	rel = table_open(slot->segments[0].relid, AccessShareLock);
@@ -644,5 +649,11 @@ stage_recycle(Ingest *ingest)
 		LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
 		slot->segments[i].state = SEGMENT_FREE;
 		LWLockRelease(&slot->lock);
+	}
+	if (strays &&
+		TimestampDifferenceExceeds(strays_tried, now, BUSY_TIMEOUT_MS))
+	{
+		strays = !segment_drop_strays(ingest);
+		strays_tried = now;
 	}
 }
