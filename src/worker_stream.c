@@ -264,7 +264,7 @@ fail_stream(StreamWorker *w, const ErrorData *edata)
 	proc_exit(0);
 }
 
-/* Has the ring that the batch was chosen from gone meanwhile? */
+/* Has the ring begun anew, or this stream been let go, meanwhile? */
 static bool
 ring_lost(const StreamWorker *w)
 {
@@ -273,7 +273,8 @@ ring_lost(const StreamWorker *w)
 	if (w->slot == NULL)
 		return false;
 	LWLockAcquire(&w->slot->lock, LW_SHARED);
-	lost = w->slot->epoch != w->epoch;
+	lost = w->slot->epoch != w->epoch ||
+		w->shared->slot != w->slot - weir_shared->slots;
 	LWLockRelease(&w->slot->lock);
 	return lost;
 }
