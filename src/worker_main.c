@@ -147,14 +147,19 @@ worker_reload_config(void)
 	}
 }
 
-/* CPU and memory of this process, for stat_worker; about 2 us. */
+/* CPU and memory of this process, for stat_worker; once a second. */
 void
 worker_account(void)
 {
+	static TimestampTz last = 0;
+	TimestampTz now = GetCurrentTimestamp();
 	struct rusage usage;
 	FILE	   *statm;
 	long		pages = 0;
 
+	if (now - last < USECS_PER_SEC)
+		return;
+	last = now;
 	if (getrusage(RUSAGE_SELF, &usage) == 0)
 		my_worker->cpu_us =
 			(int64) (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000 +
