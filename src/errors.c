@@ -12,10 +12,14 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "mb/pg_wchar.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
 #include "errors.h"
+
+/* No message is longer, whatever it quotes. */
+#define ERROR_TEXT_BYTES 2000
 
 /* Is it one of the size limits of class 54 that a single row can exceed? */
 static bool
@@ -90,10 +94,17 @@ char *
 error_text(const ErrorData *edata)
 {
 	const char *message = edata->message ? edata->message : "unknown error";
+	char	   *text;
+	int			len;
 
-	if (edata->detail)
-		return psprintf("%s: %s", message, edata->detail);
-	return pstrdup(message);
+	text = edata->detail ? psprintf("%s: %s", message, edata->detail) :
+		pstrdup(message);
+
+	/* An input function quotes the whole value. */
+	len = strlen(text);
+	if (len > ERROR_TEXT_BYTES)
+		strcpy(text + pg_mbcliplen(text, len, ERROR_TEXT_BYTES - 3), "...");
+	return text;
 }
 
 const char *
