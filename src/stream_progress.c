@@ -155,6 +155,16 @@ times_array(Datum *values, bool *nulls, int n)
 											  TYPALIGN_DOUBLE));
 }
 
+/* Another worker of the stream is at work: read the position anew. */
+static void
+changed_by_another(const StreamWorker *w)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("progress of stream \"%s\" was changed by somebody else",
+					w->def->name)));
+}
+
 static void
 write_offsets(StreamWorker *w, const StreamBatch *batch)
 {
@@ -206,10 +216,7 @@ write_offsets(StreamWorker *w, const StreamBatch *batch)
 	if (SPI_execute_plan(write_plan, values, NULL, false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not write the progress of a stream");
 	if (SPI_processed != (uint64) n)
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("progress of stream \"%s\" was changed by somebody else",
-						w->def->name)));
+		changed_by_another(w);
 }
 
 /* Write offsets, event times and watermark of a batch. */
@@ -217,8 +224,9 @@ void
 progress_write(StreamWorker *w, const StreamBatch *batch)
 {
 	CatalogAccess access;
-	Oid			types[] = {INT4OID, TIMESTAMPTZOID};
-	Datum		values[2];
+	Oid			types[] = {INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID};
+	Datum		values[3];
+	char		nulls[] = {' ', ' ', ' '};
 
 	catalog_begin(&access);
 	write_offsets(w, batch);
@@ -232,12 +240,17 @@ progress_write(StreamWorker *w, const StreamBatch *batch)
 	if (batch->new_watermark != w->watermark)
 	{
 		prepare(&watermark_plan, "UPDATE weir_internal.stream_state "
-				"SET watermark = $2 WHERE stream_id = $1", 2, types);
+				"SET watermark = $2 WHERE stream_id = $1 "
+				"AND watermark IS NOT DISTINCT FROM $3", 3, types);
 		values[0] = Int32GetDatum(w->def->stream_id);
 		values[1] = TimestampTzGetDatum(batch->new_watermark);
-		if (SPI_execute_plan(watermark_plan, values, NULL, false, 0) !=
-			SPI_OK_UPDATE || SPI_processed != 1)
+		values[2] = TimestampTzGetDatum(w->watermark);
+		nulls[2] = TIMESTAMP_IS_NOBEGIN(w->watermark) ? 'n' : ' ';
+		if (SPI_execute_plan(watermark_plan, values, nulls, false, 0) !=
+			SPI_OK_UPDATE)
 			elog(ERROR, "could not write the watermark of a stream");
+		if (SPI_processed != 1)
+			changed_by_another(w);
 	}
 	catalog_end(&access);
 }
