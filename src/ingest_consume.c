@@ -368,7 +368,8 @@ judge_idleness(Ingest *ingest)
 			part->idle_since = 0;
 		else
 		{
-			if (part->idle_since == 0)
+			if (part->idle_since == 0 ||
+				as_of - part->idle_as_of > WORKER_IDLE_GAP)
 				part->idle_since = as_of;
 			part->idle_as_of = as_of;
 		}

@@ -22,11 +22,13 @@
 
 #include "utils/timestamp.h"
 
+#include "settings.h"
 #include "stream_batch.h"
 
 /* Caller holds the slot's lock. */
 static bool
-partition_idle(const StreamWorker *w, const StreamBatch *batch, int p)
+partition_idle(const StreamWorker *w, const StreamBatch *batch, int p,
+			   TimestampTz now)
 {
 	const PartitionShared *part;
 
@@ -38,6 +40,7 @@ partition_idle(const StreamWorker *w, const StreamBatch *batch, int p)
 	part = &worker_slot_partitions(w->slot)[p];
 	return part->idle_since != 0 &&
 		part->idle_as_of - part->idle_since >= w->source->idle_timeout &&
+		now - part->idle_as_of <= WORKER_IDLE_GAP &&
 		batch->high[p] >= part->next;
 }
 
@@ -48,6 +51,7 @@ partition_idle(const StreamWorker *w, const StreamBatch *batch, int p)
 TimestampTz
 watermark_compute(StreamWorker *w, const StreamBatch *batch, int32 *held_by)
 {
+	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz least = DT_NOEND;
 	int64		disorder = w->source->max_out_of_orderness;
 
@@ -59,7 +63,7 @@ watermark_compute(StreamWorker *w, const StreamBatch *batch, int32 *held_by)
 		TimestampTz event = Max(w->max_event[p], batch->max_event[p]);
 		TimestampTz mark;
 
-		if (partition_idle(w, batch, p))
+		if (partition_idle(w, batch, p, now))
 			continue;
 		mark = TIMESTAMP_IS_NOBEGIN(event) ? event : event - disorder;
 		if (*held_by < 0 || mark < least)
@@ -76,7 +80,7 @@ watermark_compute(StreamWorker *w, const StreamBatch *batch, int32 *held_by)
 		/* all idle */
 		if (!w->def->on_idle_advance || w->slot == NULL)
 			return w->watermark;
-		least = GetCurrentTimestamp() - disorder;
+		least = now - disorder;
 	}
 	return Max(w->watermark, least);
 }

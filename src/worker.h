@@ -41,6 +41,13 @@
 #define WEIR_MARKS			64	/* a slot; more are merged or waited for */
 #define WEIR_TEXT_LEN		512
 
+/*
+ * Evidence of idleness that has not been renewed for so long, in us, is none:
+ * the ingest worker, or the leader's answer, has been held up.
+ */
+#define WORKER_IDLE_GAP \
+	((int64) (2 * weir_end_offset_interval + 2000) * 1000)
+
 typedef enum WorkerKind
 {
 	WORKER_LAUNCHER,
