@@ -89,7 +89,9 @@ kafka_time_ms(TimestampTz time)
 
 /*
  * Offsets of all partitions for a position, palloc'd.  What a position of
- * explicit offsets does not name starts at its beginning.
+ * explicit offsets does not name starts at its beginning; one past the end
+ * means the end, as a time does, since a position that the topic does not have
+ * looks like another topic's.
  */
 static int64 *
 resolve(Ingest *ingest, const char *text)
@@ -117,6 +119,12 @@ resolve(Ingest *ingest, const char *text)
 			if (position->offsets[i].partition < ingest->npartitions)
 				offsets[position->offsets[i].partition] =
 					position->offsets[i].offset;
+	if (position->kind == POSITION_OFFSETS)
+	{
+		answer = ask(ingest, KAFKA_REQUEST_END, 0);
+		for (int p = 0; p < ingest->npartitions; p++)
+			offsets[p] = Min(offsets[p], answer->offsets[p]);
+	}
 	return offsets;
 }
 
