@@ -421,6 +421,10 @@ typedef struct Applied
 								 * offset - 1; DT_NOBEGIN: not known */
 } Applied;
 
+/*
+ * The positions of the streams served.  One that was sought has none until
+ * the new one is resolved: what is gone at the old one must not fail it.
+ */
 static List *
 read_applied(Ingest *ingest)
 {
@@ -435,9 +439,11 @@ read_applied(Ingest *ingest)
 						"p.applied_offset, p.last_record_timestamp, "
 						"p.cluster_id FROM weir_internal.progress p "
 						"JOIN weir_internal.stream st USING (stream_id) "
+						"JOIN weir_internal.stream_state ss USING (stream_id) "
 						"WHERE st.source_id = $1 "
 						"AND ($2 = 0 OR st.stream_id = $2) "
 						"AND NOT st.paused AND st.failed_message IS NULL "
+						"AND ss.seek_to IS NULL "
 						"ORDER BY 1, 2", 2,
 						(CatalogArg[])
 	{
