@@ -469,7 +469,11 @@ run_steps(StreamWorker *w, StreamBatch *batch, bool careful)
 		count_rows(w, batch);
 		find_floor(w, batch);
 		if (careful)
+		{
+			/* grants the segment's view: not in a subtransaction */
+			(void) step_exists(w, batch, STEP_APPLY);
 			careful_apply(w, batch);
+		}
 		else
 		{
 			apply_fast(w, batch);

@@ -138,10 +138,11 @@ segment_plans(StreamWorker *w, const StreamBatch *batch)
 		&w->private_segments[batch->segment] : &w->segments[batch->segment];
 	MemoryContext old;
 
+	/* each time: the transaction that granted it may have been rolled back */
+	grant_view(batch->viewid, w->def->owner);
 	if (plans->viewid == batch->viewid && plans->statements)
 		return plans;
 	free_plans(plans);
-	grant_view(batch->viewid, w->def->owner);
 	plans->cxt = AllocSetContextCreate(w->cxt, "weir segment statements",
 									   ALLOCSET_SMALL_SIZES);
 	old = MemoryContextSwitchTo(plans->cxt);
