@@ -263,6 +263,15 @@ tend_children(void)
 			TerminateBackgroundWorker(child->handle);
 		if (child->handle == NULL && !child->wanted)
 		{
+			/* It may have been ended before it could do that itself. */
+			if (child->args.kind == WORKER_CATCH_UP)
+			{
+				MemoryContext old = CurrentMemoryContext;
+
+				segment_drop_private(child->args.source_id,
+									 child->args.stream_id);
+				MemoryContextSwitchTo(old);
+			}
 			children = foreach_delete_current(children, lc);
 			pfree(child);
 			continue;
