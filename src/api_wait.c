@@ -137,8 +137,7 @@ ask_ends(Wait *wait)
 	{
 		/* anew as well when the slot is another's since */
 		wait->asked = ++slot->ends_asked;
-		if (slot->latch)
-			SetLatch(slot->latch);
+		worker_wake(&slot->latch);
 	}
 	else if (slot->ends_generation >= wait->asked && slot->npartitions > 0)
 	{

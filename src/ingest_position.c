@@ -364,8 +364,8 @@ position_resolve_new(Ingest *ingest)
 		shared = worker_stream_find(MyDatabaseId, stream->stream_id);
 		if (shared && skipped)
 			worker_set_error(&shared->error, ERRCODE_WARNING, skipped);
-		if (shared && shared->latch)
-			SetLatch(shared->latch);
+		if (shared)
+			worker_wake(&shared->latch);
 		pgstat_report_activity(STATE_RUNNING, "reading the topic");
 	}
 }

@@ -514,8 +514,8 @@ wake_holders(SlotShared *slot)
 	{
 		StreamShared *stream = &weir_shared->streams[i];
 
-		if (stream->in_use && stream->slot == index && stream->latch)
-			SetLatch(stream->latch);
+		if (stream->in_use && stream->slot == index)
+			worker_wake(&stream->latch);
 	}
 }
 

@@ -29,6 +29,7 @@
 #include "utils/timestamp.h"
 
 #include "errors.h"
+#include "settings.h"
 #include "stats.h"
 
 PG_FUNCTION_INFO_V1(weir_stat_source);
@@ -177,7 +178,9 @@ static void
 put_partition(StatRow *row, const Stats *stats, const SourceDef *source,
 			  const SlotStats *slot, int partition)
 {
-	static const PartitionStats nothing = {-1, -1, 0, DT_NOBEGIN};
+	static const PartitionStats nothing = {
+		.next = -1,.end = -1,.max_event_time = DT_NOBEGIN
+	};
 	const PartitionStats *part = &nothing;
 	int64		applied = -1;
 	bool		idle;
@@ -188,7 +191,8 @@ put_partition(StatRow *row, const Stats *stats, const SourceDef *source,
 		applied = stats_applied(stats, source, slot, partition);
 	idle = part->idle_since != 0 &&
 		source->idle_timeout != WEIR_NO_DURATION &&
-		part->idle_as_of - part->idle_since >= source->idle_timeout;
+		part->idle_as_of - part->idle_since >= source->idle_timeout &&
+		GetCurrentTimestamp() - part->idle_as_of <= WORKER_IDLE_GAP;
 
 	put_known(row, applied);
 	put_known(row, part->next);

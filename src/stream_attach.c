@@ -69,15 +69,13 @@ try_attach(StreamWorker *w, SlotShared *slot, bool *below)
 		w->epoch = slot->epoch;
 		for (int p = 0; p < w->npartitions; p++)
 			w->staged[p] = -1;
-		if (slot->latch)
-			SetLatch(slot->latch);
+		worker_wake(&slot->latch);
 	}
 	else if (*below && slot->stream_id != 0)
 	{
 		/* sought back while it caught up */
 		slot->start_again = true;
-		if (slot->latch)
-			SetLatch(slot->latch);
+		worker_wake(&slot->latch);
 	}
 	LWLockRelease(&slot->lock);
 	return ok;
@@ -88,8 +86,8 @@ wake_manager(void)
 {
 	DatabaseShared *database = worker_database_find(MyDatabaseId);
 
-	if (database && database->manager_latch)
-		SetLatch(database->manager_latch);
+	if (database)
+		worker_wake(&database->manager_latch);
 }
 
 /* Let go of the slot; the ring may recycle what this stream has not read. */
@@ -105,8 +103,7 @@ attach_release(StreamWorker *w)
 	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
 	if (w->shared->slot == slot - weir_shared->slots)
 		w->shared->slot = -1;
-	if (slot->latch)
-		SetLatch(slot->latch);
+	worker_wake(&slot->latch);
 	LWLockRelease(&slot->lock);
 }
 
@@ -130,8 +127,8 @@ attach_try_shared(StreamWorker *w)
 	}
 	w->on_private = false;
 	w->shared->wants_catch_up = false;
-	if (private && private->latch)
-		SetLatch(private->latch);
+	if (private)
+		worker_wake(&private->latch);
 	wake_manager();
 	return true;
 }

@@ -43,14 +43,36 @@
 #include "settings.h"
 #include "stream_batch.h"
 
+/*
+ * Up to where a mark may be read: a recorded advance of the watermark is
+ * applied before any row after its end offsets.
+ */
+static int64
+mark_end(const StreamWorker *w, int p, int place)
+{
+	int64		next = worker_slot_partitions(w->slot)[p].mark_next[place];
+
+	return w->advance_id == 0 ? next : Min(next, w->cap[p]);
+}
+
 /* Does the mark bring anything past high?  Caller holds the slot's lock. */
 static bool
 mark_is_new(const StreamWorker *w, const StreamBatch *batch, int place)
 {
+	for (int p = 0; p < w->slot->npartitions; p++)
+		if (mark_end(w, p, place) > batch->high[p])
+			return true;
+	return false;
+}
+
+/* Does it bring anything that has not been applied, read now or later? */
+static bool
+mark_is_needed(const StreamWorker *w, int place)
+{
 	PartitionShared *parts = worker_slot_partitions(w->slot);
 
 	for (int p = 0; p < w->slot->npartitions; p++)
-		if (parts[p].mark_next[place] > batch->high[p])
+		if (parts[p].mark_next[place] > w->applied[p])
 			return true;
 	return false;
 }
@@ -77,9 +99,18 @@ take_mark(const StreamWorker *w, StreamBatch *batch, int place)
 	batch->min_kafka = Min(batch->min_kafka, mark->min_kafka);
 	for (int p = 0; p < w->slot->npartitions; p++)
 	{
-		if (parts[p].mark_next[place] <= batch->high[p])
+		int64		end = mark_end(w, p, place);
+
+		if (end <= batch->high[p])
 			continue;
-		batch->high[p] = parts[p].mark_next[place];
+		batch->high[p] = end;
+		if (end < parts[p].mark_next[place])
+		{
+			/* The rest of the mark, read later, will tell these. */
+			batch->last[p] = DT_NOBEGIN;
+			batch->staged[p] = -1;
+			continue;
+		}
 		batch->last[p] = parts[p].mark_last[place];
 		batch->staged[p] = parts[p].mark_rows[place];
 		batch->max_event[p] = Max(batch->max_event[p],
@@ -93,6 +124,8 @@ static void
 choose_marks(StreamWorker *w, StreamBatch *batch)
 {
 	SlotShared *slot = w->slot;
+	uint64		needed = slot->filling >= 0 ?
+		slot->segments[slot->filling].seq : slot->next_seq;
 
 	w->shared->batch_first = w->shared->batch_end = slot->next_mark;
 
@@ -104,6 +137,8 @@ choose_marks(StreamWorker *w, StreamBatch *batch)
 		int			place = (slot->first_mark + i) % WEIR_MARKS;
 		const MarkShared *mark = &slot->marks[place];
 
+		if (mark_is_needed(w, place))
+			needed = Min(needed, mark->seq);
 		if (!mark_is_new(w, batch, place))
 			continue;
 		if (batch->moved &&
@@ -124,11 +159,7 @@ choose_marks(StreamWorker *w, StreamBatch *batch)
 		take_mark(w, batch, place);
 	}
 	batch->rows = batch->nrows > 0;
-	if (batch->moved)
-		w->shared->held_seq = batch->seq;
-	else
-		w->shared->held_seq = slot->filling >= 0 ?
-			slot->segments[slot->filling].seq : slot->next_seq;
+	w->shared->held_seq = needed;
 }
 
 /*
@@ -261,7 +292,7 @@ count_rows(StreamWorker *w, StreamBatch *batch)
 	{
 		if (batch->high[p] == w->applied[p])
 			continue;
-		if (w->staged[p] < 0)
+		if (w->staged[p] < 0 || batch->staged[p] < 0)
 		{
 			step_args_init(&args, w, batch);
 			step_run(w, batch, STEP_COUNT, &args);
@@ -336,7 +367,11 @@ advance_watermark(StreamWorker *w, StreamBatch *batch)
 	TimestampTz advanced;
 
 	batch->new_watermark = watermark_compute(w, batch, &batch->held_by);
-	advanced = progress_advances(w, batch, batch->new_watermark);
+	if (!progress_advance_due(w, batch))
+		return;
+	progress_advance_done(w);
+	batch->advanced = true;
+	advanced = w->advance_to;
 	if (TIMESTAMP_IS_NOEND(advanced))
 	{
 		/* close what is open, and go no further */
@@ -410,6 +445,11 @@ publish(StreamWorker *w, StreamBatch *batch, TimestampTz started)
 		s->max_event_time = Max(s->max_event_time, w->max_event[p]);
 	}
 	w->watermark = batch->new_watermark;
+	if (batch->advanced)
+	{
+		w->advance_id = 0;
+		w->advance_stale = true;	/* there may be another */
+	}
 	w->floor_pending = w->floor_pending &&
 		TIMESTAMP_IS_NOBEGIN(batch->new_floor);
 	w->floor = batch->new_floor;
@@ -499,6 +539,7 @@ batch_run(StreamWorker *w, StreamBatch *batch, bool careful)
 	bool		done = false;
 
 	SetCurrentStatementStartTimestamp();
+	step_grant(w, batch);
 	StartTransactionCommand();
 	MemoryContextSwitchTo(w->batch_cxt);
 	if (batch->rows)

@@ -69,7 +69,15 @@ typedef struct StreamWorker
 	TimestampTz oldest_end;		/* no window open that ends before this */
 	TimestampTz failed_until;	/* windows that end by then may have groups
 								 * whose last emission failed */
-	bool		advances_pending;	/* there may be recorded advances */
+
+	/* the first recorded advance of the watermark that is not applied yet */
+	bool		advance_stale;	/* look for it */
+	int64		advance_id;		/* 0: there is none */
+	bool		advance_known;	/* its end offsets are */
+	TimestampTz advance_to;		/* DT_NOEND: close what is open */
+	int64	   *cap;			/* per partition, its end offsets: nothing from
+								 * there on is read before it is applied; 0
+								 * while they are not known */
 	int64		dead_letters;	/* of this stream, as far as known */
 
 	/* the slot it reads */
@@ -118,6 +126,7 @@ typedef struct StreamBatch
 	int64		windows_closed;
 	TimestampTz new_watermark;
 	TimestampTz new_floor;
+	bool		advanced;		/* a recorded advance was applied */
 	int32		held_by;
 } StreamBatch;
 
@@ -130,9 +139,10 @@ extern bool attach_try_shared(StreamWorker *w);
 extern bool progress_read(StreamWorker *w);
 extern bool progress_lock(StreamWorker *w);
 extern void progress_write(StreamWorker *w, const StreamBatch *batch);
-extern TimestampTz progress_advances(StreamWorker *w,
-									 const StreamBatch *batch,
-									 TimestampTz watermark);
+extern void progress_read_advance(StreamWorker *w);
+extern bool progress_advance_due(const StreamWorker *w,
+								 const StreamBatch *batch);
+extern void progress_advance_done(StreamWorker *w);
 
 /* stream_watermark.c */
 extern TimestampTz watermark_compute(StreamWorker *w,
@@ -160,6 +170,7 @@ typedef struct StepArgs
 
 extern void step_args_init(StepArgs *args, const StreamWorker *w,
 						   const StreamBatch *batch);
+extern void step_grant(StreamWorker *w, const StreamBatch *batch);
 extern bool step_exists(StreamWorker *w, const StreamBatch *batch,
 						StepKind step);
 extern void step_run(StreamWorker *w, StreamBatch *batch, StepKind step,

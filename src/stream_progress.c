@@ -13,9 +13,11 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 
 #include "catalog_spi.h"
 #include "stream_batch.h"
@@ -23,7 +25,6 @@
 static SPIPlanPtr lock_plan = NULL;
 static SPIPlanPtr write_plan = NULL;
 static SPIPlanPtr watermark_plan = NULL;
-static SPIPlanPtr advance_plan = NULL;
 
 static SPIPlanPtr
 prepare(SPIPlanPtr *plan, const char *sql, int nargs, Oid *types)
@@ -86,10 +87,13 @@ progress_read(StreamWorker *w)
 			pfree(w->applied);
 			pfree(w->max_event);
 			pfree(w->staged);
+			pfree(w->cap);
 		}
 		w->applied = MemoryContextAlloc(w->cxt, sizeof(int64) * n);
 		w->max_event = MemoryContextAlloc(w->cxt, sizeof(TimestampTz) * n);
 		w->staged = MemoryContextAlloc(w->cxt, sizeof(int64) * n);
+		w->cap = MemoryContextAllocZero(w->cxt, sizeof(int64) * n);
+		w->advance_stale = true;
 		for (uint64 i = 0; i < n; i++)
 		{
 			catalog_row_begin(&row, &access, i);
@@ -255,67 +259,71 @@ progress_write(StreamWorker *w, const StreamBatch *batch)
 	catalog_end(&access);
 }
 
-/* Have all of an advance's end offsets been applied? */
-static bool
-ends_reached(const StreamBatch *batch, int npartitions, Datum ends)
+/*
+ * Read the first recorded advance that is not applied yet, in a transaction
+ * of its own.  While its end offsets are not known, the stream reads nothing
+ * more: what comes after the call must not be closed by it.
+ */
+void
+progress_read_advance(StreamWorker *w)
 {
+	CatalogAccess access;
+	CatalogRow	row;
+	Datum		to_time;
+	Datum		ends;
+	bool		no_time;
+	bool		no_ends;
 	Datum	   *offsets;
-	int			n;
+	int			n = 0;
 
-	deconstruct_array(DatumGetArrayTypeP(ends), INT8OID, 8, FLOAT8PASSBYVAL,
-					  TYPALIGN_DOUBLE, &offsets, NULL, &n);
-	for (int p = 0; p < n; p++)
-		if (p >= npartitions || batch->high[p] < DatumGetInt64(offsets[p]))
+	w->advance_stale = false;
+	w->advance_id = 0;
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	catalog_begin(&access);
+	if (catalog_execute("SELECT advance_id, to_time, end_offsets "
+						"FROM weir_internal.advance WHERE stream_id = $1 "
+						"ORDER BY advance_id LIMIT 1", 1,
+						(CatalogArg[]) {CATALOG_INT4(w->def->stream_id)}) > 0)
+	{
+		catalog_row_begin(&row, &access, 0);
+		w->advance_id = catalog_next_int8(&row);
+		to_time = catalog_next_datum(&row, &no_time);
+		w->advance_to = no_time ? DT_NOEND : DatumGetTimestampTz(to_time);
+		ends = catalog_next_datum(&row, &no_ends);
+		if (!no_ends)
+			deconstruct_array(DatumGetArrayTypeP(ends), INT8OID, 8,
+							  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, &offsets,
+							  NULL, &n);
+		for (int p = 0; p < w->npartitions; p++)
+			w->cap[p] = p < n ? DatumGetInt64(offsets[p]) : 0;
+		w->advance_known = !no_ends;
+	}
+	catalog_end(&access);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
+/* Are all rows below its end offsets in? */
+bool
+progress_advance_due(const StreamWorker *w, const StreamBatch *batch)
+{
+	if (w->advance_id == 0 || !w->advance_known)
+		return false;
+	for (int p = 0; p < w->npartitions; p++)
+		if (batch->high[p] < w->cap[p])
 			return false;
 	return true;
 }
 
-/*
- * Apply recorded advances whose rows are in: the watermark they lead to.
- * One without a time closes what is open: DT_NOEND stands for it, and the
- * caller replaces it by the end of the last open window.
- */
-TimestampTz
-progress_advances(StreamWorker *w, const StreamBatch *batch,
-				  TimestampTz watermark)
+/* It is applied in this transaction. */
+void
+progress_advance_done(StreamWorker *w)
 {
 	CatalogAccess access;
-	Oid			types[] = {INT4OID};
-	Datum		values[] = {Int32GetDatum(w->def->stream_id)};
-	List	   *done = NIL;
-	ListCell   *lc;
-	bool		isnull;
 
-	if (!w->advances_pending)
-		return watermark;
 	catalog_begin(&access);
-	prepare(&advance_plan, "SELECT advance_id, to_time, end_offsets "
-			"FROM weir_internal.advance WHERE stream_id = $1 "
-			"AND end_offsets IS NOT NULL ORDER BY advance_id", 1, types);
-	if (SPI_execute_plan(advance_plan, values, NULL, false, 0) !=
-		SPI_OK_SELECT)
-		elog(ERROR, "could not read recorded advances");
-	w->advances_pending = SPI_processed > 0;
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		HeapTuple	tuple = SPI_tuptable->vals[i];
-		TupleDesc	desc = SPI_tuptable->tupdesc;
-		int64	   *id = palloc(sizeof(int64));
-		Datum		time;
-
-		if (!ends_reached(batch, w->npartitions,
-						  SPI_getbinval(tuple, desc, 3, &isnull)))
-			continue;
-		*id = DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull));
-		done = lappend(done, id);
-		time = SPI_getbinval(tuple, desc, 2, &isnull);
-		watermark = Max(watermark,
-						isnull ? DT_NOEND : DatumGetTimestampTz(time));
-	}
-	foreach(lc, done)
-		catalog_execute("DELETE FROM weir_internal.advance "
-						"WHERE advance_id = $1", 1,
-						(CatalogArg[]) {CATALOG_INT8(*(int64 *) lfirst(lc))});
+	catalog_execute("DELETE FROM weir_internal.advance WHERE advance_id = $1",
+					1, (CatalogArg[]) {CATALOG_INT8(w->advance_id)});
 	catalog_end(&access);
-	return watermark;
 }

@@ -20,6 +20,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type_d.h"
 #include "miscadmin.h"
@@ -28,7 +29,10 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/inval.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
 
 #include "catalog_spi.h"
 #include "stream_batch.h"
@@ -84,20 +88,11 @@ qualified_name(Oid relid)
 									  name);
 }
 
-/*
- * The owner of the stream must be able to read the view.  Granting is done
- * here and nowhere else, one at a time.
- */
 static void
 grant_view(Oid viewid, Oid owner)
 {
 	CatalogAccess access;
 
-	if (pg_class_aclcheck(viewid, owner, ACL_SELECT) == ACLCHECK_OK)
-		return;
-	LockRelationOid(viewid, ShareUpdateExclusiveLock);
-	if (pg_class_aclcheck(viewid, owner, ACL_SELECT) == ACLCHECK_OK)
-		return;
 	catalog_begin(&access);
 	catalog_execute(psprintf("GRANT SELECT ON %s TO %s",
 							 qualified_name(viewid),
@@ -130,16 +125,47 @@ step_forget(StreamWorker *w)
 	}
 }
 
+static SegmentPlans *
+plans_of(StreamWorker *w, const StreamBatch *batch)
+{
+	return w->on_private ? &w->private_segments[batch->segment] :
+		&w->segments[batch->segment];
+}
+
+/*
+ * The owner of the stream must be able to read the view.  Granting is done
+ * here and nowhere else, one at a time, in a transaction of its own: a batch
+ * that is held up must not hold the lock.
+ */
+void
+step_grant(StreamWorker *w, const StreamBatch *batch)
+{
+	Oid			viewid = batch->viewid;
+	Oid			owner = w->def->owner;
+
+	if (!OidIsValid(viewid) || plans_of(w, batch)->viewid == viewid)
+		return;
+	StartTransactionCommand();
+	if (SearchSysCacheExists1(RELOID, ObjectIdGetDatum(viewid)) &&
+		pg_class_aclcheck(viewid, owner, ACL_SELECT) != ACLCHECK_OK)
+	{
+		PushActiveSnapshot(GetTransactionSnapshot());
+		LockRelationOid(viewid, ShareUpdateExclusiveLock);
+		AcceptInvalidationMessages();
+		if (pg_class_aclcheck(viewid, owner, ACL_SELECT) != ACLCHECK_OK)
+			grant_view(viewid, owner);
+		PopActiveSnapshot();
+	}
+	CommitTransactionCommand();
+}
+
 /* The statements of the batch's segment. */
 static SegmentPlans *
 segment_plans(StreamWorker *w, const StreamBatch *batch)
 {
-	SegmentPlans *plans = w->on_private ?
-		&w->private_segments[batch->segment] : &w->segments[batch->segment];
+	SegmentPlans *plans = plans_of(w, batch);
 	MemoryContext old;
 
-	/* each time: the transaction that granted it may have been rolled back */
-	grant_view(batch->viewid, w->def->owner);
 	if (plans->viewid == batch->viewid && plans->statements)
 		return plans;
 	free_plans(plans);

@@ -325,6 +325,7 @@ extern void worker_activity(const char *fmt,...) pg_attribute_printf(1, 2);
 extern uint64 worker_catalog_generation(void);
 extern DatabaseShared *worker_database_find(Oid dbid);
 extern DatabaseShared *worker_database_claim(Oid dbid);
+extern void worker_wake(Latch *const *place);
 extern void worker_wake_launcher(void);
 extern void worker_wake_database(void);
 

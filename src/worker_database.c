@@ -218,6 +218,13 @@ call_next(PlannedStmt *pstmt, const char *query_string, bool read_only_tree,
 								params, query_env, dest, qc);
 }
 
+static bool
+commits_prepared(Node *statement)
+{
+	return IsA(statement, TransactionStmt) &&
+		((TransactionStmt *) statement)->kind == TRANS_STMT_COMMIT_PREPARED;
+}
+
 static void
 process_utility(PlannedStmt *pstmt, const char *query_string,
 				bool read_only_tree, ProcessUtilityContext context,
@@ -230,6 +237,12 @@ process_utility(PlannedStmt *pstmt, const char *query_string,
 	{
 		call_next(pstmt, query_string, read_only_tree, context, params,
 				  query_env, dest, qc);
+		if (commits_prepared(pstmt->utilityStmt))
+		{
+			/* what it changed is not known any more */
+			worker_wake_database();
+			worker_wake_launcher();
+		}
 		return;
 	}
 	worker_rescan_at_commit();

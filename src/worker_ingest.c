@@ -274,9 +274,6 @@ weir_ingest_main(Datum arg)
 	ingest->batch_cxt = AllocSetContextCreate(ingest->cxt,
 											  "weir ingest batch",
 											  ALLOCSET_DEFAULT_SIZES);
-
-	/* Staging is a cache, and what it loses is read again. */
-	SetConfigOption("synchronous_commit", "off", PGC_SUSET, PGC_S_SESSION);
 	PG_TRY();
 	{
 		ingest_run(ingest, &args);

@@ -65,6 +65,31 @@ database_blocked(Oid dbid)
 }
 
 /*
+ * Settings that a worker needs whatever the server's and the database's are.
+ * Nothing waits for a commit to be on disk: a crash takes back results and
+ * offsets alike, and what is lost is read again.
+ */
+static void
+configure_session(void)
+{
+	static const char *const settings[][2] = {
+		{"synchronous_commit", "off"},
+		{"statement_timeout", "0"},
+		{"idle_in_transaction_session_timeout", "0"},
+#if PG_VERSION_NUM >= 170000
+		{"transaction_timeout", "0"},
+#endif
+		{"default_transaction_isolation", "read committed"},
+		{"default_transaction_read_only", "off"},
+		{"default_transaction_deferrable", "off"},
+	};
+
+	for (int i = 0; i < lengthof(settings); i++)
+		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET,
+						PGC_S_SESSION);
+}
+
+/*
  * Signal handlers, connection, entry in shared memory.  Errors end the
  * worker; its parent starts it again, later and later.
  */
@@ -107,6 +132,7 @@ worker_begin(const WorkerArgs *args)
 		BackgroundWorkerInitializeConnectionByOid(args->dbid, InvalidOid, 0);
 	else
 		BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	configure_session();
 }
 
 /* Register a worker; false when the server has no free slot for one. */
@@ -243,6 +269,16 @@ worker_catalog_generation(void)
 	return database ? pg_atomic_read_u64(&database->generation) : 0;
 }
 
+/* Set a latch in shared memory, read once: its owner may be leaving. */
+void
+worker_wake(Latch *const *place)
+{
+	Latch	   *latch = *(Latch *const volatile *) place;
+
+	if (latch)
+		SetLatch(latch);
+}
+
 void
 worker_wake_launcher(void)
 {
@@ -271,22 +307,22 @@ worker_wake_database(void)
 		if (database->manager_latch)
 		{
 			known = true;
-			SetLatch(database->manager_latch);
+			worker_wake(&database->manager_latch);
 		}
 	}
 	for (int i = 0; i < weir_shared->nslots; i++)
 	{
 		SlotShared *slot = &weir_shared->slots[i];
 
-		if (slot->in_use && slot->dbid == MyDatabaseId && slot->latch)
-			SetLatch(slot->latch);
+		if (slot->in_use && slot->dbid == MyDatabaseId)
+			worker_wake(&slot->latch);
 	}
 	for (int i = 0; i < weir_shared->nstreams; i++)
 	{
 		StreamShared *stream = &weir_shared->streams[i];
 
-		if (stream->in_use && stream->dbid == MyDatabaseId && stream->latch)
-			SetLatch(stream->latch);
+		if (stream->in_use && stream->dbid == MyDatabaseId)
+			worker_wake(&stream->latch);
 	}
 	LWLockRelease(&weir_shared->lock);
 	if (!known)

@@ -78,14 +78,13 @@ leave_stream(int code, Datum arg)
 }
 
 /*
- * The session's settings; the owner's captured ones come on top of them
+ * The session's settings beside those of every worker; the owner's captured ones come on top of them
  * while statements run.
  */
 static void
 configure_session(void)
 {
 	static const char *const settings[][2] = {
-		{"synchronous_commit", "off"},
 		{"jit", "off"},
 
 		/*
@@ -94,10 +93,6 @@ configure_session(void)
 		 */
 		{"enable_sort", "off"},
 		{"max_parallel_workers_per_gather", "0"},
-		{"statement_timeout", "0"},
-		{"idle_in_transaction_session_timeout", "0"},
-		{"default_transaction_isolation", "read committed"},
-		{"default_transaction_read_only", "off"},
 		{"row_security", "on"},
 	};
 	char		value[32];
@@ -138,7 +133,7 @@ read_definition(StreamWorker *w, const WorkerArgs *args)
 	UserContext user;
 
 	w->generation = worker_catalog_generation();
-	w->advances_pending = true;
+	w->advance_stale = true;
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	MemoryContextSwitchTo(w->cxt);
@@ -181,7 +176,7 @@ check_definition(StreamWorker *w)
 	bool		changed;
 
 	w->generation = worker_catalog_generation();
-	w->advances_pending = true;
+	w->advance_stale = true;
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	def = catalog_stream_by_id(w->def->stream_id, true);
@@ -369,7 +364,7 @@ time_tells(StreamWorker *w, const StreamBatch *batch)
 {
 	int32		held_by;
 
-	return w->slot && (w->advances_pending ||
+	return w->slot && (progress_advance_due(w, batch) ||
 					   watermark_compute(w, batch, &held_by) > w->watermark);
 }
 
@@ -444,6 +439,9 @@ turn(StreamWorker *w, bool *careful, int *delay, TimestampTz *not_before)
 
 	MemoryContextReset(w->batch_cxt);
 	MemoryContextSwitchTo(w->batch_cxt);
+	if (w->advance_stale)
+		progress_read_advance(w);
+	MemoryContextSwitchTo(w->batch_cxt);
 	if (!batch_choose(w, &batch))
 	{
 		attach_release(w);
@@ -462,7 +460,7 @@ turn(StreamWorker *w, bool *careful, int *delay, TimestampTz *not_before)
 				clear_error(w);
 			*delay = weir_retry_delay;
 			*not_before = pace(w, &batch, now);
-			return batch.moved ? 0 : TICK_MS;
+			return batch.moved || batch.advanced ? 0 : TICK_MS;
 		case ATTEMPT_LOST:
 			attach_release(w);
 			w->npartitions = 0;
