@@ -82,7 +82,7 @@ static int
 ring_size(const Ingest *ingest)
 {
 	int64		n = staging_limit(ingest) /
-		((int64) segment_blocks(ingest) * BLCKSZ);
+	((int64) segment_blocks(ingest) * BLCKSZ);
 
 	return Max(3, Min(n, WEIR_MARKS - 2));
 }
@@ -90,6 +90,13 @@ ring_size(const Ingest *ingest)
 /*
  * Put an empty segment, table number n, at a place of the ring; as the
  * extension's owner, in a transaction of its own.  False: somebody reads it.
+ *
+ * It is not interrupted once it makes files.  An abort leaves the file of an
+ * unlogged table, cut to nothing, until the next checkpoint, and takes its
+ * init fork away; when the server crashes before the abort is in the WAL on
+ * disk, recovery makes the init fork again, finds the file in its way when it
+ * resets unlogged tables ("could not create file ...: File exists"), and the
+ * server does not come up by itself.
  */
 static bool
 place_segment(Ingest *ingest, int place, int n)
@@ -101,12 +108,15 @@ place_segment(Ingest *ingest, int place, int n)
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	catalog_begin(&access);
+	LockRelationOid(ingest->source->relid, AccessShareLock);
 	unread = segment_try_lock(ingest, n);
+	HOLD_INTERRUPTS();			/* from here on no lock is waited for */
 	if (unread)
 		segment_ensure(ingest, n, &segment);
 	catalog_end(&access);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	RESUME_INTERRUPTS();
 	if (!unread)
 		return false;
 
