@@ -285,6 +285,7 @@ request_text(const Seek *seek)
 					lengthof(args), args);
 	catalog_row_begin(&r, &access, 0);
 	text = catalog_next_text(&r);
+
 	catalog_end(&access);
 	return text;
 }

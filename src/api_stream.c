@@ -84,6 +84,7 @@ read_options(StreamArgs *args)
 	text = options_document(args->options, "start_from");
 	args->start_from = text ? position_parse(text, "start_from") : NULL;
 	text = options_text(args->options, "on_idle");
+
 	if (text)
 		(void) options_choice(text, idle, "on_idle");
 	(void) options_number(args->options, "max_dead_ratio", 0.5, 0, 1);

@@ -24,12 +24,12 @@ static const char *const reasons[] = {
 };
 
 static const char *const insert_sql =
-	"INSERT INTO weir.dead_letter (source, stream, kafka_topic, "
-	"topic_incarnation, kafka_partition, kafka_offset, kafka_timestamp, "
-	"kafka_key, payload, staged_row, reason, sqlstate, message, window_start, "
-	"window_end, partly_applied, source_id, stream_id, owner, recorded_at) "
-	"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::jsonb, $11, $12, $13, $14, "
-	"$15, $16, $17, $18, $19::oid::regrole, $20) ON CONFLICT DO NOTHING";
+"INSERT INTO weir.dead_letter (source, stream, kafka_topic, "
+"topic_incarnation, kafka_partition, kafka_offset, kafka_timestamp, "
+"kafka_key, payload, staged_row, reason, sqlstate, message, window_start, "
+"window_end, partly_applied, source_id, stream_id, owner, recorded_at) "
+"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::jsonb, $11, $12, $13, $14, "
+"$15, $16, $17, $18, $19::oid::regrole, $20) ON CONFLICT DO NOTHING";
 
 static Oid	insert_types[NARGS] = {
 	TEXTOID, TEXTOID, TEXTOID, INT4OID, INT4OID, INT8OID, TIMESTAMPTZOID,
@@ -43,6 +43,7 @@ static void
 set_text(Datum *values, char *nulls, int i, const char *text)
 {
 	nulls[i] = text ? ' ' : 'n';
+
 	if (text)
 		values[i] = CStringGetTextDatum(text);
 }
@@ -133,15 +134,13 @@ dead_letter_count(int32 source_id, int32 stream_id)
 {
 	CatalogAccess access;
 	CatalogRow	row;
+	CatalogArg	args[] = {CATALOG_INT4(source_id), CATALOG_INT4(stream_id)};
 	int64		count;
 
 	catalog_begin(&access);
 	catalog_execute("SELECT count(*) FROM weir.dead_letter "
 					"WHERE source_id = $1 AND coalesce(stream_id, 0) = $2", 2,
-					(CatalogArg[])
-	{
-		CATALOG_INT4(source_id), CATALOG_INT4(stream_id)
-	});
+					args);
 	catalog_row_begin(&row, &access, 0);
 	count = catalog_next_int8(&row);
 	catalog_end(&access);

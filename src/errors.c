@@ -98,12 +98,12 @@ error_text(const ErrorData *edata)
 	int			len;
 
 	text = edata->detail ? psprintf("%s: %s", message, edata->detail) :
-		pstrdup(message);
+	pstrdup(message);
 
 	/* An input function quotes the whole value. */
 	len = strlen(text);
 	if (len > ERROR_TEXT_BYTES)
-		strcpy(text + pg_mbcliplen(text, len, ERROR_TEXT_BYTES - 3), "...");
+		strcpy(text +pg_mbcliplen(text, len, ERROR_TEXT_BYTES - 3), "...");
 	return text;
 }
 

@@ -361,7 +361,7 @@ store_staged_row(const StagedScan *state, TupleTableSlot *slot)
 {
 	TupleTableSlot *row = state->row;
 	int			declared = slot->tts_tupleDescriptor->natts -
-		SOURCE_KAFKA_ATTRS;
+	SOURCE_KAFKA_ATTRS;
 	int			to = declared;
 	int			from;
 

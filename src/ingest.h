@@ -110,9 +110,9 @@ typedef struct Ingest
 	int64	   *staged;			/* per partition: rows staged since the start */
 	TimestampTz *last;			/* per partition: Kafka timestamp of the
 								 * record at next - 1; DT_NOBEGIN: unknown */
-	TimestampTz *verify;		/* per partition: the timestamp that the record
-								 * at next must have, which is one that has
-								 * been applied; DT_NOBEGIN: no check */
+	TimestampTz *verify;		/* per partition: the timestamp that the
+								 * record at next must have, which is one that
+								 * has been applied; DT_NOBEGIN: no check */
 	int64		records;		/* decoded since the start */
 	int64		mean_len;		/* running mean of payload lengths */
 	uint64		generation;		/* of the catalog, when last read */

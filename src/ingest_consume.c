@@ -164,7 +164,7 @@ write_dead_letters(Ingest *ingest, BatchTally *tally)
 	DeadLetter *letters;
 	int			n = 0;
 	int64		limit = ingest->source->dead_letter_limit > 0 ?
-		ingest->source->dead_letter_limit : weir_dead_letter_limit;
+	ingest->source->dead_letter_limit : weir_dead_letter_limit;
 
 	if (tally->ndead == 0)
 		return;

@@ -82,7 +82,7 @@ static int64
 kafka_time_ms(TimestampTz time)
 {
 	int64		us = time +
-		(int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+	(int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
 
 	return us >= 0 ? (us + 999) / 1000 : 0;
 }
@@ -157,6 +157,10 @@ typedef struct NewStream
 static List *
 streams_without_position(Ingest *ingest)
 {
+	CatalogArg	args[] = {
+		CATALOG_INT4(ingest->source->source_id),
+		CATALOG_INT8(ingest->npartitions)
+	};
 	CatalogAccess access;
 	CatalogRow	row;
 	List	   *streams = NIL;
@@ -176,12 +180,7 @@ streams_without_position(Ingest *ingest)
 						"GROUP BY st.stream_id, src.source_id, ss.stream_id "
 						"HAVING count(p.kafka_partition) < $2 OR "
 						"ss.seek_to IS NOT NULL "
-						"ORDER BY 1", 2,
-						(CatalogArg[])
-	{
-		CATALOG_INT4(ingest->source->source_id),
-			CATALOG_INT8(ingest->npartitions)
-	});
+						"ORDER BY 1", 2, args);
 	for (uint64 i = 0; i < n; i++)
 	{
 		NewStream  *stream;
@@ -222,16 +221,19 @@ static void
 write_positions(Ingest *ingest, const NewStream *stream, const int64 *offsets)
 {
 	CatalogAccess access;
-	CatalogArg	id[] = {CATALOG_INT4(stream->stream_id)};
+	CatalogArg	id[] = {
+		CATALOG_INT4(stream->stream_id),
+		CATALOG_INT8(stream->seek_generation)
+	};
+	CatalogArg	forward[] = {
+		CATALOG_INT4(stream->stream_id),
+		{INT8ARRAYOID, offsets_datum(offsets, ingest->npartitions), false}
+	};
 
 	catalog_begin(&access);
 	if (catalog_execute("SELECT 1 FROM weir_internal.stream_state "
 						"WHERE stream_id = $1 AND seek_generation = $2 "
-						"FOR UPDATE", 2,
-						(CatalogArg[])
-	{
-		id[0], CATALOG_INT8(stream->seek_generation)
-	}) == 0)
+						"FOR UPDATE", 2, id) == 0)
 	{
 		catalog_end(&access);
 		return;
@@ -243,11 +245,7 @@ write_positions(Ingest *ingest, const NewStream *stream, const int64 *offsets)
 						"FROM pg_catalog.unnest($2) WITH ORDINALITY "
 						"AS n (low, part) WHERE p.stream_id = $1 "
 						"AND p.kafka_partition = n.part - 1 "
-						"AND p.applied_offset < n.low", 2,
-						(CatalogArg[])
-	{
-		id[0], {INT8ARRAYOID, offsets_datum(offsets, ingest->npartitions), false}
-	});
+						"AND p.applied_offset < n.low", 2, forward);
 	else if (stream->fresh)
 		catalog_execute("DELETE FROM weir_internal.progress "
 						"WHERE stream_id = $1", 1, id);
@@ -258,18 +256,20 @@ write_positions(Ingest *ingest, const NewStream *stream, const int64 *offsets)
 						"WHERE stream_id = $1 AND seek_to IS NOT NULL", 1, id);
 	}
 	for (int p = 0; p < ingest->npartitions; p++)
+	{
+		const char *cluster = ingest->cluster_id[0] ? ingest->cluster_id : NULL;
+		CatalogArg	args[] = {
+			CATALOG_INT4(stream->stream_id), CATALOG_INT4(p),
+			CATALOG_INT8(offsets[p]), CATALOG_TEXT(cluster),
+			CATALOG_INT4(ingest->source->topic_incarnation)
+		};
+
 		catalog_execute("INSERT INTO weir_internal.progress "
 						"(stream_id, kafka_partition, applied_offset, "
 						"cluster_id, topic_incarnation) "
 						"VALUES ($1, $2, $3, $4, $5) "
-						"ON CONFLICT DO NOTHING", 5,
-						(CatalogArg[])
-	{
-		CATALOG_INT4(stream->stream_id), CATALOG_INT4(p),
-			CATALOG_INT8(offsets[p]),
-			CATALOG_TEXT(ingest->cluster_id[0] ? ingest->cluster_id : NULL),
-			CATALOG_INT4(ingest->source->topic_incarnation)
-	});
+						"ON CONFLICT DO NOTHING", 5, args);
+	}
 	catalog_end(&access);
 }
 
@@ -284,13 +284,13 @@ skipped_text(Ingest *ingest, const NewStream *stream, const int64 *offsets)
 	CatalogRow	row;
 	char	   *text = NULL;
 	int			partitions = 0;
+	CatalogArg	id[] = {CATALOG_INT4(stream->stream_id)};
 	uint64		n;
 
 	catalog_begin(&access);
 	n = catalog_execute("SELECT kafka_partition, applied_offset "
 						"FROM weir_internal.progress WHERE stream_id = $1 "
-						"ORDER BY 1", 1,
-						(CatalogArg[]) {CATALOG_INT4(stream->stream_id)});
+						"ORDER BY 1", 1, id);
 	for (uint64 i = 0; i < n; i++)
 	{
 		int32		partition;
@@ -309,6 +309,7 @@ skipped_text(Ingest *ingest, const NewStream *stream, const int64 *offsets)
 							(long long) applied,
 							(long long) offsets[partition] - 1,
 							ingest->source->topic, partition);
+
 			MemoryContextSwitchTo(old);
 		}
 	}
@@ -393,17 +394,12 @@ position_resolve_advances(Ingest *ingest)
 		const KafkaAnswer *answer = ask(ingest, KAFKA_REQUEST_END, 0);
 		Datum		ends = offsets_datum(answer->offsets,
 										 ingest->npartitions);
+		CatalogArg	args[] = {id[0], {INT8ARRAYOID, ends, false}};
 
 		catalog_begin(&access);
 		catalog_execute("UPDATE weir_internal.advance SET end_offsets = $2 "
 						"WHERE source_id = $1 AND end_offsets IS NULL", 2,
-						(CatalogArg[])
-		{
-			id[0],
-			{
-				INT8ARRAYOID, ends, false
-			}
-		});
+						args);
 		catalog_end(&access);
 	}
 	PopActiveSnapshot();
@@ -417,8 +413,8 @@ typedef struct Applied
 {
 	int32		stream_id;
 	int64	   *offsets;
-	TimestampTz *last;			/* Kafka timestamp of the record at
-								 * offset - 1; DT_NOBEGIN: not known */
+	TimestampTz *last;			/* Kafka timestamp of the record at offset -
+								 * 1; DT_NOBEGIN: not known */
 } Applied;
 
 /*
@@ -428,6 +424,10 @@ typedef struct Applied
 static List *
 read_applied(Ingest *ingest)
 {
+	CatalogArg	args[] = {
+		CATALOG_INT4(ingest->source->source_id),
+		CATALOG_INT4(ingest->stream_id)
+	};
 	CatalogAccess access;
 	CatalogRow	row;
 	List	   *list = NIL;
@@ -444,12 +444,7 @@ read_applied(Ingest *ingest)
 						"AND ($2 = 0 OR st.stream_id = $2) "
 						"AND NOT st.paused AND st.failed_message IS NULL "
 						"AND ss.seek_to IS NULL "
-						"ORDER BY 1, 2", 2,
-						(CatalogArg[])
-	{
-		CATALOG_INT4(ingest->source->source_id),
-			CATALOG_INT4(ingest->stream_id)
-	});
+						"ORDER BY 1, 2", 2, args);
 	for (uint64 i = 0; i < n; i++)
 	{
 		int32		stream_id;
@@ -648,8 +643,8 @@ ask_partitions(Ingest *ingest)
 	for (;;)
 	{
 		const KafkaAnswer *answer =
-			kafka_request_wait(ingest->client, KAFKA_REQUEST_METADATA, 0, 0,
-							   REQUEST_TIMEOUT_MS);
+		kafka_request_wait(ingest->client, KAFKA_REQUEST_METADATA, 0, 0,
+						   REQUEST_TIMEOUT_MS);
 
 		if (answer->error.class != KAFKA_UNKNOWN_TOPIC ||
 			TimestampDifferenceExceeds(since, GetCurrentTimestamp(),

@@ -193,6 +193,7 @@ segment_relations(const char *condition, int32 arg1, int32 arg2)
 {
 	CatalogAccess access;
 	CatalogRow	row;
+	CatalogArg	args[] = {CATALOG_INT4(arg1), CATALOG_INT4(arg2)};
 	List	   *relids = NIL;
 	uint64		n;
 
@@ -207,10 +208,7 @@ segment_relations(const char *condition, int32 arg1, int32 arg2)
 								 "'^segment_[0-9]+_[0-9]+_[0-9]+(_v)?$' "
 								 "OFFSET 0) s WHERE ($1, $2) IS NOT NULL AND %s "
 								 "ORDER BY relkind DESC, relname", condition),
-						2, (CatalogArg[])
-	{
-		CATALOG_INT4(arg1), CATALOG_INT4(arg2)
-	});
+						2, args);
 	for (uint64 i = 0; i < n; i++)
 	{
 		Oid			relid;

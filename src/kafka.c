@@ -114,7 +114,7 @@ static void
 error_cb(rd_kafka_t *rk, int err, const char *reason, void *opaque)
 {
 	KafkaShared *shared = opaque;
-	char		text[512];
+	char text[	512];
 	char	   *tail;
 	bool		fatal = (err == RD_KAFKA_RESP_ERR__FATAL);
 

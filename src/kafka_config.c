@@ -311,7 +311,7 @@ static bool
 set_integer(rd_kafka_conf_t *conf, const char *name, int64 value,
 			char *errstr, size_t errsize)
 {
-	char		text[32];
+	char text[	32];
 
 	snprintf(text, sizeof(text), INT64_FORMAT, value);
 	return set_property(conf, name, text, errstr, errsize);

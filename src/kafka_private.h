@@ -52,7 +52,7 @@ typedef struct KafkaEvent
 	bool		is_log;			/* a log line; else an error */
 	int			code;			/* syslog level, or rd_kafka_resp_err_t */
 	bool		fatal;			/* error: rd_kafka_fatal_error() was set */
-	char		text[FLEXIBLE_ARRAY_MEMBER];
+	char text[	FLEXIBLE_ARRAY_MEMBER];
 } KafkaEvent;
 
 /* One request to the helper thread, and its answer. */

@@ -444,6 +444,7 @@ position_parse(const char *text, const char *what)
 	if (strcmp(text, "earliest") == 0 || strcmp(text, "latest") == 0)
 	{
 		position->kind = text[0] == 'e' ? POSITION_EARLIEST : POSITION_LATEST;
+
 		position->text = pstrdup(text);
 	}
 	else if (*p == '{')

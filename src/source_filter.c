@@ -66,6 +66,7 @@ source_parse_wrapped(const char *prefix, const char *text, const char *suffix,
 	List	   *trees;
 
 	wrapped.text = text;
+
 	wrapped.prefix = strlen(prefix);
 	wrapped.what = what;
 	callback.callback = wrapped_text_error;
@@ -181,6 +182,7 @@ source_filter_text(Oid relid, Node *expr)
 	text = deparse_expression(expr, deparse_context_for(get_rel_name(relid),
 														relid),
 							  false, false);
+
 	AtEOXact_GUC(true, level);
 	return text;
 }

@@ -246,10 +246,10 @@ put_slot(StatRow *row, const Stats *stats, const SourceDef *source,
 		 const SlotStats *slot)
 {
 	StreamStats *stream = slot && slot->stream_id != 0 ?
-		stats_stream(stats, slot->stream_id) : NULL;
+	stats_stream(stats, slot->stream_id) : NULL;
 	int			n = known_partitions(stats, source, slot);
 	bool		visible = may_see(source->owner) ||
-		(stream && may_see(stream->def->owner));
+	(stream && may_see(stream->def->owner));
 
 	if (slot && slot->stream_id != 0 && stream == NULL)
 		return;					/* dropped just now */
@@ -405,12 +405,12 @@ put_worker(StatRow *row, const Stats *stats, const WorkerShared *worker)
 	SourceDef  *source = stats_source(stats, worker->source_id);
 	StreamStats *stream = stats_stream(stats, worker->stream_id);
 	bool		ingest = worker->kind == WORKER_INGEST ||
-		worker->kind == WORKER_CATCH_UP;
+	worker->kind == WORKER_CATCH_UP;
 	SlotStats  *slot = ingest ?
-		stats_slot(stats, worker->source_id, worker->stream_id) : NULL;
+	stats_slot(stats, worker->source_id, worker->stream_id) : NULL;
 	const char *state = "running";
 	bool		visible = (source && may_see(source->owner) && ingest) ||
-		(stream && may_see(stream->def->owner));
+	(stream && may_see(stream->def->owner));
 
 	if (ingest)
 		state = stats_slot_state(stats, source, slot);

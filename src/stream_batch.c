@@ -125,7 +125,7 @@ choose_marks(StreamWorker *w, StreamBatch *batch)
 {
 	SlotShared *slot = w->slot;
 	uint64		needed = slot->filling >= 0 ?
-		slot->segments[slot->filling].seq : slot->next_seq;
+	slot->segments[slot->filling].seq : slot->next_seq;
 
 	w->shared->batch_first = w->shared->batch_end = slot->next_mark;
 

@@ -75,9 +75,9 @@ typedef struct StreamWorker
 	int64		advance_id;		/* 0: there is none */
 	bool		advance_known;	/* its end offsets are */
 	TimestampTz advance_to;		/* DT_NOEND: close what is open */
-	int64	   *cap;			/* per partition, its end offsets: nothing from
-								 * there on is read before it is applied; 0
-								 * while they are not known */
+	int64	   *cap;			/* per partition, its end offsets: nothing
+								 * from there on is read before it is applied;
+								 * 0 while they are not known */
 	int64		dead_letters;	/* of this stream, as far as known */
 
 	/* the slot it reads */
@@ -107,8 +107,8 @@ typedef struct StreamBatch
 	int64	   *high;			/* per partition, exclusive */
 	TimestampTz *max_event;		/* per partition, of the batch */
 	int64	   *staged;			/* per partition, up to high; see above */
-	TimestampTz *last;			/* per partition, Kafka timestamp of the record
-								 * at high - 1; DT_NOBEGIN: not known */
+	TimestampTz *last;			/* per partition, Kafka timestamp of the
+								 * record at high - 1; DT_NOBEGIN: not known */
 	bool		moved;			/* some offset or event time changes */
 
 	/* filled in while it runs */

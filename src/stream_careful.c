@@ -139,7 +139,7 @@ check_ratio(const Search *search, const Culprit *last)
 		return;
 	foreach(lc, search->culprits)
 		if (((Culprit *) lfirst(lc))->sqlerrcode == last->sqlerrcode)
-			same++;
+		same++;
 	if (same <= def->max_dead_ratio * search->batch->nrows)
 		return;
 	ereport(ERROR,
@@ -269,7 +269,7 @@ stream_dead_letters(StreamWorker *w, StreamBatch *batch, DeadLetter *letters,
 					int n)
 {
 	int64		limit = w->def->dead_letter_limit > 0 ?
-		w->def->dead_letter_limit : weir_dead_letter_limit;
+	w->def->dead_letter_limit : weir_dead_letter_limit;
 
 	if (w->dead_letters + n > limit)
 		ereport(ERROR,

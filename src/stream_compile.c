@@ -630,7 +630,7 @@ compile_windows(const CompileContext *c, StreamStatements *st)
 {
 	const char *zone = stream_parts(c->plan)->event_zone;
 	const char *moved = zone == NULL ? "" :
-		psprintf(" AT TIME ZONE %s AT TIME ZONE 'UTC'", zone);
+	psprintf(" AT TIME ZONE %s AT TIME ZONE 'UTC'", zone);
 
 	st->late = compile_late(c);
 	st->close = compile_close(c, c->emit_on_close, false);

@@ -56,7 +56,8 @@ typedef struct StreamParts
 	AttrNumber	event_time;
 	List	   *source_columns; /* of char *, "" where dropped */
 	int			window_rti;		/* 0: none */
-	char	   *event_zone;		/* zone that a timestamp is taken at; NULL: UTC */
+	char	   *event_zone;		/* zone that a timestamp is taken at; NULL:
+								 * UTC */
 	char	   *window_args;	/* ", size[, slide], origin, timezone" */
 	bool		window_zone;	/* windows follow clocks that change */
 	bool		panes;			/* hopping windows share panes */

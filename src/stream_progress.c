@@ -227,6 +227,10 @@ write_offsets(StreamWorker *w, const StreamBatch *batch)
 void
 progress_write(StreamWorker *w, const StreamBatch *batch)
 {
+	CatalogArg	floor[] = {
+		CATALOG_INT4(w->def->stream_id),
+		CATALOG_TIME(batch->new_floor, false)
+	};
 	CatalogAccess access;
 	Oid			types[] = {INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID};
 	Datum		values[3];
@@ -236,11 +240,7 @@ progress_write(StreamWorker *w, const StreamBatch *batch)
 	write_offsets(w, batch);
 	if (batch->new_floor != w->floor)
 		catalog_execute("UPDATE weir_internal.stream_state "
-						"SET seek_floor = $2 WHERE stream_id = $1", 2,
-						(CatalogArg[])
-	{
-		CATALOG_INT4(w->def->stream_id), CATALOG_TIME(batch->new_floor, false)
-	});
+						"SET seek_floor = $2 WHERE stream_id = $1", 2, floor);
 	if (batch->new_watermark != w->watermark)
 	{
 		prepare(&watermark_plan, "UPDATE weir_internal.stream_state "
@@ -269,6 +269,7 @@ progress_read_advance(StreamWorker *w)
 {
 	CatalogAccess access;
 	CatalogRow	row;
+	CatalogArg	id[] = {CATALOG_INT4(w->def->stream_id)};
 	Datum		to_time;
 	Datum		ends;
 	bool		no_time;
@@ -283,8 +284,7 @@ progress_read_advance(StreamWorker *w)
 	catalog_begin(&access);
 	if (catalog_execute("SELECT advance_id, to_time, end_offsets "
 						"FROM weir_internal.advance WHERE stream_id = $1 "
-						"ORDER BY advance_id LIMIT 1", 1,
-						(CatalogArg[]) {CATALOG_INT4(w->def->stream_id)}) > 0)
+						"ORDER BY advance_id LIMIT 1", 1, id) > 0)
 	{
 		catalog_row_begin(&row, &access, 0);
 		w->advance_id = catalog_next_int8(&row);
@@ -321,9 +321,10 @@ void
 progress_advance_done(StreamWorker *w)
 {
 	CatalogAccess access;
+	CatalogArg	id[] = {CATALOG_INT8(w->advance_id)};
 
 	catalog_begin(&access);
 	catalog_execute("DELETE FROM weir_internal.advance WHERE advance_id = $1",
-					1, (CatalogArg[]) {CATALOG_INT8(w->advance_id)});
+					1, id);
 	catalog_end(&access);
 }

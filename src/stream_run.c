@@ -218,7 +218,7 @@ tids_array(const ItemPointerData *tids, int n)
 
 	for (int i = 0; i < n; i++)
 		values[i] = PointerGetDatum(unconstify(ItemPointerData *,
-												   &tids[i]));
+											   &tids[i]));
 	return PointerGetDatum(construct_array(values, n, TIDOID,
 										   sizeof(ItemPointerData), false,
 										   TYPALIGN_SHORT));
@@ -228,7 +228,7 @@ static SPIPlanPtr
 step_plan(StreamWorker *w, SegmentPlans *plans, StepKind step)
 {
 	Oid			types[STREAM_NPARAMS] = {TIDOID, TIDOID, INT8ARRAYOID,
-		INT8ARRAYOID, TIMESTAMPTZOID, TIDARRAYOID, INT8OID, INT8OID};
+	INT8ARRAYOID, TIMESTAMPTZOID, TIDARRAYOID, INT8OID, INT8OID};
 	SPIPlanPtr	plan = plans->plans[step];
 
 	if (plan)
@@ -261,9 +261,9 @@ step_run(StreamWorker *w, StreamBatch *batch, StepKind step,
 	int			rc;
 
 	values[0] = PointerGetDatum(unconstify(ItemPointerData *,
-											   &args->from));
+										   &args->from));
 	values[1] = PointerGetDatum(unconstify(ItemPointerData *,
-											   &args->to));
+										   &args->to));
 	values[2] = offsets_array(w->applied, w->npartitions);
 	values[3] = offsets_array(batch->high, w->npartitions);
 	values[4] = TimestampTzGetDatum(args->watermark);

@@ -124,8 +124,8 @@ typedef struct MarkShared
 	BlockNumber block_to;
 	int64		rows;			/* staged rows */
 	int64		records;		/* Kafka records behind it */
-	TimestampTz min_event;		/* least event time of a staged row;
-								 * DT_NOEND: none */
+	TimestampTz min_event;		/* least event time of a staged row; DT_NOEND:
+								 * none */
 	TimestampTz min_kafka;		/* least Kafka timestamp; DT_NOEND: none */
 } MarkShared;
 
@@ -331,6 +331,7 @@ extern void worker_wake_database(void);
 
 /* Wakes the manager (and with it all workers) at commit. */
 extern void worker_wakeup_at_commit(void);
+
 /* Makes the launcher look at the databases again, at commit. */
 extern void worker_rescan_at_commit(void);
 

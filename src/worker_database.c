@@ -178,8 +178,8 @@ drops_weir(Node *statement)
 		return false;
 	foreach(lc, drop->objects)
 		if (strcmp(strVal(lfirst(lc)), "weir") == 0)
-			return OidIsValid(catalog_extension_oid(true)) &&
-				has_privs_of_role(GetUserId(), catalog_extension_owner());
+		return OidIsValid(catalog_extension_oid(true)) &&
+			has_privs_of_role(GetUserId(), catalog_extension_owner());
 	return false;
 }
 

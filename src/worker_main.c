@@ -203,7 +203,7 @@ worker_account(void)
 void
 worker_activity(const char *fmt,...)
 {
-	char		text[256];
+	char text[	256];
 	va_list		args;
 
 	va_start(args, fmt);

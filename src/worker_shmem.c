@@ -412,11 +412,12 @@ worker_source_segments(int32 source_id, Oid *relids, int max)
 void
 worker_set_error(SharedError *error, int sqlerrcode, const char *message)
 {
-	char		text[WEIR_TEXT_LEN];
+	char text[	WEIR_TEXT_LEN];
 
 	/* Cut before the spinlock: it may be held for a few instructions only. */
 	strlcpy(text, message ? message : "", sizeof(text));
-	text[pg_mbcliplen(text, strlen(text), sizeof(text) - 1)] = '\0';
+	text[		pg_mbcliplen(text, strlen(text), sizeof(text) - 1)] = '\0';
+
 	SpinLockAcquire(&weir_shared->stats_mutex);
 	error->sqlerrcode = sqlerrcode;
 	memcpy(error->message, text, sizeof(text));

@@ -88,8 +88,8 @@ configure_session(void)
 		{"jit", "off"},
 
 		/*
-		 * A segment has no statistics: an equality is guessed to keep next
-		 * to nothing, and sorting that looks cheaper than hashing.
+		 * A segment has no statistics: an equality is guessed to keep next to
+		 * nothing, and sorting that looks cheaper than hashing.
 		 */
 		{"enable_sort", "off"},
 		{"max_parallel_workers_per_gather", "0"},
@@ -217,7 +217,7 @@ account(StreamWorker *w)
 	PartitionShared *parts;
 	int64		lag = 0;
 	SlotShared *slot = w->slot ? w->slot :
-		worker_slot_find(MyDatabaseId, w->def->source_id, 0);
+	worker_slot_find(MyDatabaseId, w->def->source_id, 0);
 
 	worker_account();
 	if (slot == NULL)

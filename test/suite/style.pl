@@ -1,6 +1,7 @@
 # What can be said of the sources without a compiler.
 #
-# Proves: no whitespace errors (git diff --check); includes go one way
+# Proves: no whitespace errors (git diff --check); the C files are laid out as
+# pg_bsd_indent does it; includes go one way
 # (librdkafka behind kafka.h; ingest and stream meet in tables and shared
 # memory only; simdjson in one file); spelling.
 
@@ -44,6 +45,8 @@ is($?, 0, 'files listed');
 my $empty = `$git hash-object -t tree /dev/null`;
 chomp $empty;
 found("$git diff --cached --check $empty", 'whitespace');
+
+found('bash test/indent --check', 'layout of the C files');
 
 my @sources = glob('src/*.c src/*.h src/*.cpp');
 ok(@sources > 10, 'there are sources');
