@@ -9,7 +9,7 @@ use strict;
 use warnings;
 
 use FindBin;
-use lib "$FindBin::RealBin/../support", "$FindBin::RealBin/../../support";
+use lib "$FindBin::RealBin/../support";
 
 use PostgreSQL::Test::Utils;
 use Test::More;
