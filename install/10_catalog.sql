@@ -152,7 +152,8 @@ CREATE TABLE weir_internal.stream_state (
 	seek_generation			bigint NOT NULL DEFAULT 0,
 	seek_to					text,
 	seek_forward			boolean NOT NULL DEFAULT false,
-	seek_floor				timestamptz
+	seek_floor				timestamptz,
+	floor_pending			boolean NOT NULL DEFAULT false
 ) WITH (fillfactor = 50, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
 COMMENT ON TABLE weir_internal.stream_state IS
 'one row a stream, updated each batch; whoever applies a batch or seeks locks it FOR UPDATE first';
@@ -162,7 +163,9 @@ COMMENT ON COLUMN weir_internal.stream_state.seek_generation IS 'grows with each
 COMMENT ON COLUMN weir_internal.stream_state.seek_to IS 'position asked for by weir.seek() and not resolved to offsets yet; NULL: none';
 COMMENT ON COLUMN weir_internal.stream_state.seek_forward IS 'seek_to keeps what is in state and target: no partition is resolved to below its applied offset';
 COMMENT ON COLUMN weir_internal.stream_state.seek_floor IS
-'since the last seek: windows that start before it are incomplete and are not emitted; NULL with seek_to: to be found from the first rows read';
+'since the last seek: windows that start before it are incomplete and are not emitted; NULL: none, or not found yet';
+COMMENT ON COLUMN weir_internal.stream_state.floor_pending IS
+'the seek was to offsets: the first rows of each partition still have to tell the floor';
 
 CREATE TABLE weir_internal.progress (
 	stream_id				int NOT NULL REFERENCES weir_internal.stream ON DELETE CASCADE,

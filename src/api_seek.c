@@ -314,6 +314,7 @@ record_seek(const Seek *seek)
 	if (catalog_execute("UPDATE weir_internal.stream_state SET"
 						" seek_generation = seek_generation + 1,"
 						" seek_to = $2, seek_forward = $3, seek_floor = $4,"
+						" floor_pending = $4 IS NULL,"
 						" watermark = CASE WHEN $3 THEN watermark END"
 						" WHERE stream_id = $1",
 						lengthof(args), args) != 1)

@@ -179,6 +179,18 @@ typedef struct StreamStatements
 	 */
 	char	   *clear_state;
 	char	   *clear_target;
+
+	/*
+	 * The first event of each partition in the batch: (kafka_partition int,
+	 * timestamptz on the time line of the windows).
+	 */
+	char	   *first_events;
+
+	/*
+	 * Windows turned out to be incomplete that start before $7 (microseconds
+	 * since 2000): clear their state, and their target rows from $5 on.
+	 */
+	char	   *clear_incomplete;
 } StreamStatements;
 
 /*

@@ -185,6 +185,7 @@ batch_choose(StreamWorker *w, StreamBatch *batch)
 		batch->max_event[p] = batch->last[p] = DT_NOBEGIN;
 	batch->new_watermark = w->watermark;
 	batch->new_floor = w->floor;
+	batch->new_floor_pending = w->floor_pending;
 	if (w->slot == NULL)
 		return true;
 
@@ -305,29 +306,74 @@ count_rows(StreamWorker *w, StreamBatch *batch)
 }
 
 /*
+ * The floor that partitions tell whose first rows since the seek are in this
+ * batch.  Where the filter let none of them pass, the greatest event time is
+ * an upper bound as well.
+ */
+static TimestampTz
+first_events_floor(StreamWorker *w, StreamBatch *batch)
+{
+	TimestampTz *first = palloc(sizeof(TimestampTz) * w->npartitions);
+	TimestampTz floor = batch->new_floor;
+	StepArgs	args;
+	bool		isnull;
+
+	memcpy(first, batch->max_event, sizeof(TimestampTz) * w->npartitions);
+	step_args_init(&args, w, batch);
+	step_run(w, batch, STEP_FIRST_EVENTS, &args);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		int32		p = DatumGetInt32(step_datum(i, 1, &isnull));
+		Datum		d = step_datum(i, 2, &isnull);
+
+		if (!isnull && p < w->npartitions)
+			first[p] = DatumGetTimestampTz(d);
+	}
+	for (int p = 0; p < w->npartitions; p++)
+	{
+		if (TIMESTAMP_IS_NOBEGIN(Max(w->max_event[p], batch->max_event[p])))
+			batch->new_floor_pending = true;
+		if (TIMESTAMP_IS_NOBEGIN(w->max_event[p]) &&
+			!TIMESTAMP_IS_NOBEGIN(first[p]))
+			floor = Max(floor, first[p] + w->source->max_out_of_orderness);
+	}
+	return floor;
+}
+
+/*
  * After a seek to offsets: rows before the position are missing, and their
- * event times lie at most max_out_of_orderness above the first rows'.
- * Windows that start later than that are complete; their target rows go,
- * since they will be written again.
+ * event times lie at most max_out_of_orderness above those of any row after
+ * it in their partition.  Windows that start later than that are complete;
+ * their target rows go, since they are made anew.  A partition that shows
+ * its first row later may raise the floor: then windows turn out to be
+ * incomplete that were begun, and they go, too.
  */
 static void
 find_floor(StreamWorker *w, StreamBatch *batch)
 {
+	TimestampTz floor;
 	StepArgs	args;
 
 	if (!w->floor_pending)
 		return;
-	for (int p = 0; p < w->npartitions; p++)
-		if (!TIMESTAMP_IS_NOBEGIN(batch->max_event[p]))
-			batch->new_floor = Max(batch->new_floor, batch->max_event[p] +
-								   w->source->max_out_of_orderness);
-	if (TIMESTAMP_IS_NOBEGIN(batch->new_floor) ||
-		!step_exists(w, batch, STEP_CLEAR_TARGET))
+	batch->new_floor_pending = false;
+	floor = first_events_floor(w, batch);
+	if (floor == batch->new_floor)
 		return;
 	step_args_init(&args, w, batch);
-	args.watermark = batch->new_floor;
-	step_run(w, batch, STEP_CLEAR_TARGET, &args);
-	w->options.windows_from = batch->new_floor;
+	if (TIMESTAMP_IS_NOBEGIN(w->floor))
+	{
+		args.watermark = floor;
+		step_run(w, batch, STEP_CLEAR_TARGET, &args);
+	}
+	else
+	{
+		args.watermark = w->floor;
+		args.hash_lo = floor;
+		step_run(w, batch, STEP_CLEAR_INCOMPLETE, &args);
+	}
+	batch->new_floor = floor;
+	w->options.windows_from = floor;
 	step_forget(w);
 }
 
@@ -450,8 +496,7 @@ publish(StreamWorker *w, StreamBatch *batch, TimestampTz started)
 		w->advance_id = 0;
 		w->advance_stale = true;	/* there may be another */
 	}
-	w->floor_pending = w->floor_pending &&
-		TIMESTAMP_IS_NOBEGIN(batch->new_floor);
+	w->floor_pending = batch->new_floor_pending;
 	w->floor = batch->new_floor;
 	s->watermark = w->watermark;
 	s->watermark_held_by = batch->held_by;

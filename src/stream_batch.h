@@ -31,6 +31,8 @@ typedef enum StreamStep_
 	STEP_CLOSE_DISCARD,
 	STEP_OLDEST,
 	STEP_CLEAR_TARGET,
+	STEP_FIRST_EVENTS,
+	STEP_CLEAR_INCOMPLETE,
 	STREAM_NSTEPS
 } StepKind;
 
@@ -126,6 +128,7 @@ typedef struct StreamBatch
 	int64		windows_closed;
 	TimestampTz new_watermark;
 	TimestampTz new_floor;
+	bool		new_floor_pending;
 	bool		advanced;		/* a recorded advance was applied */
 	int32		held_by;
 } StreamBatch;

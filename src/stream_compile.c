@@ -591,17 +591,15 @@ compile_close_discard(const CompileContext *c)
 					group_key_json(c));
 }
 
-/* Target rows of windows that start at or after $5. */
+/* When the window of target row t started. */
 static char *
-compile_clear_target(const CompileContext *c)
+target_window_start(const CompileContext *c)
 {
 	const StreamParts *parts = stream_parts(c->plan);
 	const char *start = NULL;
 	const char *end = NULL;
 	ListCell   *lc;
 
-	if (c->plan->kind != STREAM_WINDOW)
-		return psprintf("DELETE FROM %s", c->target);
 	foreach(lc, parts->keys)
 	{
 		StreamKey  *key = lfirst(lc);
@@ -615,14 +613,59 @@ compile_clear_target(const CompileContext *c)
 		}
 	}
 	if (start != NULL)
-		return psprintf("DELETE FROM %s AS t\nWHERE t.%s >= $5",
-						c->target, start);
+		return psprintf("t.%s", start);
 	if (c->plan->window_kind == WINDOW_TUMBLE)
-		return psprintf("DELETE FROM %s AS t\n"
-						"WHERE weir_internal.window_start(t.%s - '1 microsecond'::interval%s) >= $5",
-						c->target, end, parts->window_args);
-	return psprintf("DELETE FROM %s AS t\nWHERE t.%s - '%lld microseconds'::interval >= $5",
-					c->target, end, (long long) c->plan->window_size);
+		return psprintf("weir_internal.window_start(t.%s - '1 microsecond'::interval%s)",
+						end, parts->window_args);
+	return psprintf("t.%s - '%lld microseconds'::interval", end,
+					(long long) c->plan->window_size);
+}
+
+/* Target rows of windows that start at or after $5. */
+static char *
+compile_clear_target(const CompileContext *c)
+{
+	if (c->plan->kind != STREAM_WINDOW)
+		return psprintf("DELETE FROM %s", c->target);
+	return psprintf("DELETE FROM %s AS t\nWHERE %s >= $5", c->target,
+					target_window_start(c));
+}
+
+static char *
+compile_clear_incomplete(const CompileContext *c)
+{
+	const char *floor =
+	"timestamptz '2000-01-01 00:00:00+00' + $7 * '1 microsecond'::interval";
+
+	return psprintf("WITH cleared AS (\n"
+					"\tDELETE FROM %s AS s\n"
+					"\tWHERE s.window_start < %s)\n"
+					"DELETE FROM %s AS t\n"
+					"WHERE %s >= $5\n"
+					"\tAND %s < %s", c->state, floor, c->target,
+					target_window_start(c), target_window_start(c), floor);
+}
+
+static char *
+compile_first_events(const CompileContext *c)
+{
+	const StreamParts *parts = stream_parts(c->plan);
+	const char *name = quote_identifier(list_nth(parts->source_columns,
+												 parts->event_time - 1));
+	char	   *event;
+
+	if (parts->event_zone != NULL)
+		event = psprintf("min(v.%s) AT TIME ZONE %s", name, parts->event_zone);
+	else if (get_atttype(c->plan->source_relid,
+						 parts->event_time) == TIMESTAMPTZOID)
+		event = psprintf("min(v.%s)", name);
+	else
+		event = psprintf("min(v.%s)::timestamp AT TIME ZONE 'UTC'", name);
+	return psprintf("SELECT v.kafka_partition, %s AS first_event\n"
+					"FROM %s AS v\n"
+					"WHERE v.tid >= $1 AND v.tid < $2\n"
+					"\tAND weir_internal.in_batch(v.kafka_partition, v.kafka_offset, $3, $4)\n"
+					"GROUP BY v.kafka_partition", event, c->segment_view);
 }
 
 static void
@@ -632,6 +675,8 @@ compile_windows(const CompileContext *c, StreamStatements *st)
 	const char *moved = zone == NULL ? "" :
 	psprintf(" AT TIME ZONE %s AT TIME ZONE 'UTC'", zone);
 
+	st->first_events = compile_first_events(c);
+	st->clear_incomplete = compile_clear_incomplete(c);
 	st->late = compile_late(c);
 	st->close = compile_close(c, c->emit_on_close, false);
 	if (!c->emit_on_close)

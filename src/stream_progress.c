@@ -57,7 +57,8 @@ progress_read(StreamWorker *w)
 
 	catalog_begin(&access);
 	n = catalog_execute("SELECT watermark, seek_generation, "
-						"seek_to IS NOT NULL, seek_floor FROM weir_internal.stream_state "
+						"seek_to IS NOT NULL, seek_floor, floor_pending "
+						"FROM weir_internal.stream_state "
 						"WHERE stream_id = $1", 1, id);
 	if (n != 1)
 		elog(ERROR, "stream %d has no state", w->def->stream_id);
@@ -68,8 +69,7 @@ progress_read(StreamWorker *w)
 	sought = catalog_next_bool(&row);
 	d = catalog_next_datum(&row, &isnull);
 	w->floor = isnull ? DT_NOBEGIN : DatumGetTimestampTz(d);
-	w->floor_pending = isnull && w->seek_generation > 0 &&
-		w->plan->kind == STREAM_WINDOW;
+	w->floor_pending = catalog_next_bool(&row);
 	if (w->options.windows_from != (isnull ? 0 : w->floor))
 	{
 		w->options.windows_from = isnull ? 0 : w->floor;
@@ -229,7 +229,9 @@ progress_write(StreamWorker *w, const StreamBatch *batch)
 {
 	CatalogArg	floor[] = {
 		CATALOG_INT4(w->def->stream_id),
-		CATALOG_TIME(batch->new_floor, false)
+		CATALOG_TIME(batch->new_floor,
+					 TIMESTAMP_IS_NOBEGIN(batch->new_floor)),
+		CATALOG_BOOL(batch->new_floor_pending)
 	};
 	CatalogAccess access;
 	Oid			types[] = {INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID};
@@ -238,9 +240,11 @@ progress_write(StreamWorker *w, const StreamBatch *batch)
 
 	catalog_begin(&access);
 	write_offsets(w, batch);
-	if (batch->new_floor != w->floor)
+	if (batch->new_floor != w->floor ||
+		batch->new_floor_pending != w->floor_pending)
 		catalog_execute("UPDATE weir_internal.stream_state "
-						"SET seek_floor = $2 WHERE stream_id = $1", 2, floor);
+						"SET seek_floor = $2, floor_pending = $3 "
+						"WHERE stream_id = $1", 3, floor);
 	if (batch->new_watermark != w->watermark)
 	{
 		prepare(&watermark_plan, "UPDATE weir_internal.stream_state "

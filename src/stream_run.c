@@ -69,6 +69,10 @@ step_sql(const StreamStatements *s, StepKind step)
 			return s->oldest;
 		case STEP_CLEAR_TARGET:
 			return s->clear_target;
+		case STEP_FIRST_EVENTS:
+			return s->first_events;
+		case STEP_CLEAR_INCOMPLETE:
+			return s->clear_incomplete;
 		case STREAM_NSTEPS:
 			break;
 	}
