@@ -21,6 +21,7 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_extension.h"
+#include "executor/spi.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -327,6 +328,53 @@ segment_drop_orphans(void)
 										 "weir_internal.stream o "
 										 "WHERE o.stream_id = s.stream))", 0, 0),
 					   NULL);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
+/*
+ * Take back rights on segments' views from roles that have no stream on the
+ * source any more, or none that runs.  A stream that is started again grants
+ * anew what it needs.
+ */
+void
+segment_revoke_stale(void)
+{
+	CatalogAccess access;
+	uint64		n;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	catalog_begin(&access);
+	n = catalog_execute("SELECT DISTINCT pg_catalog.format("
+						"'REVOKE ALL ON weir_internal.%I FROM %I', "
+						"v.relname, r.rolname) FROM (SELECT c.oid, c.relname, "
+						"c.relowner, split_part(c.relname, '_', 2)::int AS source, "
+						"(aclexplode(c.relacl)).grantee FROM pg_class c "
+						"WHERE c.relnamespace = 'weir_internal'::regnamespace "
+						"AND c.relkind = 'v' AND c.relname ~ '^segment_[0-9]+_' "
+						"UNION SELECT c.oid, c.relname, c.relowner, "
+						"split_part(c.relname, '_', 2)::int, "
+						"(aclexplode(a.attacl)).grantee FROM pg_class c "
+						"JOIN pg_attribute a ON a.attrelid = c.oid "
+						"WHERE c.relnamespace = 'weir_internal'::regnamespace "
+						"AND c.relkind = 'v' AND c.relname ~ '^segment_[0-9]+_' "
+						"AND a.attacl IS NOT NULL) v "
+						"JOIN pg_roles r ON r.oid = v.grantee "
+						"WHERE v.grantee <> v.relowner AND NOT EXISTS (SELECT "
+						"FROM weir_internal.stream st "
+						"WHERE st.source_id = v.source "
+						"AND st.owner::oid = v.grantee "
+						"AND st.failed_message IS NULL)", 0, NULL);
+	if (n > 0)
+	{
+		SPITupleTable *table = SPI_tuptable;
+
+		for (uint64 i = 0; i < n; i++)
+			catalog_execute(SPI_getvalue(table->vals[i], table->tupdesc, 1),
+							0, NULL);
+	}
+	catalog_end(&access);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 }

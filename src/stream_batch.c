@@ -547,6 +547,8 @@ run_steps(StreamWorker *w, StreamBatch *batch, bool careful)
 	if (!progress_lock(w))
 		return false;
 	check_source_privilege(w);
+	if (!rights_check(w))
+		return false;
 	batch->snapshot = RegisterSnapshot(GetTransactionSnapshot());
 	PushActiveSnapshot(batch->snapshot);
 	if (batch->rows)
@@ -554,11 +556,7 @@ run_steps(StreamWorker *w, StreamBatch *batch, bool careful)
 		count_rows(w, batch);
 		find_floor(w, batch);
 		if (careful)
-		{
-			/* grants the segment's view: not in a subtransaction */
-			(void) step_exists(w, batch, STEP_APPLY);
 			careful_apply(w, batch);
-		}
 		else
 		{
 			apply_fast(w, batch);

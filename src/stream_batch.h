@@ -53,6 +53,10 @@ typedef struct StreamWorker
 	CapturedSettings settings;	/* the owner's, with pg_catalog first */
 	char	   *state_name;		/* qualified, or NULL */
 	char	   *target_name;	/* qualified */
+	bool		rights_stale;	/* the owner's rights on the source changed */
+	char	   *readable;		/* columns of a segment's view, NULL for those
+								 * that the owner may not read; NULL: he may
+								 * read all of them */
 	MemoryContext cxt;
 	MemoryContext batch_cxt;
 	uint64		generation;		/* of the catalog, when last read */
@@ -158,6 +162,13 @@ extern StepKind batch_close_step(StreamWorker *w, const StreamBatch *batch);
 extern TimestampTz batch_newest_end(StreamWorker *w, StreamBatch *batch);
 extern void batch_collect_late(StreamWorker *w, StreamBatch *batch);
 extern bool batch_run(StreamWorker *w, StreamBatch *batch, bool careful);
+
+/* stream_rights.c */
+extern void rights_prepare(StreamWorker *w, const StreamBatch *batch,
+						   bool known);
+extern bool rights_check(StreamWorker *w);
+extern char *rights_segment_text(const StreamWorker *w, Oid viewid);
+extern char *rights_qualified_name(Oid relid);
 
 /* stream_run.c: one prepared statement */
 typedef struct StepArgs

@@ -20,19 +20,11 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_type_d.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
-#include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
-#include "utils/inval.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
-#include "utils/syscache.h"
 
 #include "catalog_spi.h"
 #include "stream_batch.h"
@@ -79,34 +71,6 @@ step_sql(const StreamStatements *s, StepKind step)
 	return NULL;
 }
 
-static char *
-qualified_name(Oid relid)
-{
-	char	   *name = get_rel_name(relid);
-
-	if (name == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("relation %u does not exist", relid)));
-	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
-									  name);
-}
-
-static void
-grant_view(Oid viewid, Oid owner)
-{
-	CatalogAccess access;
-
-	catalog_begin(&access);
-	catalog_execute(psprintf("GRANT SELECT ON %s TO %s",
-							 qualified_name(viewid),
-							 quote_identifier(GetUserNameFromId(owner,
-																false))),
-					0, NULL);
-	catalog_end(&access);
-	CommandCounterIncrement();
-}
-
 static void
 free_plans(SegmentPlans *plans)
 {
@@ -136,31 +100,11 @@ plans_of(StreamWorker *w, const StreamBatch *batch)
 		&w->segments[batch->segment];
 }
 
-/*
- * The owner of the stream must be able to read the view.  Granting is done
- * here and nowhere else, one at a time, in a transaction of its own: a batch
- * that is held up must not hold the lock.
- */
+/* Before a batch, outside its transaction: the owner's rights. */
 void
 step_grant(StreamWorker *w, const StreamBatch *batch)
 {
-	Oid			viewid = batch->viewid;
-	Oid			owner = w->def->owner;
-
-	if (!OidIsValid(viewid) || plans_of(w, batch)->viewid == viewid)
-		return;
-	StartTransactionCommand();
-	if (SearchSysCacheExists1(RELOID, ObjectIdGetDatum(viewid)) &&
-		pg_class_aclcheck(viewid, owner, ACL_SELECT) != ACLCHECK_OK)
-	{
-		PushActiveSnapshot(GetTransactionSnapshot());
-		LockRelationOid(viewid, ShareUpdateExclusiveLock);
-		AcceptInvalidationMessages();
-		if (pg_class_aclcheck(viewid, owner, ACL_SELECT) != ACLCHECK_OK)
-			grant_view(viewid, owner);
-		PopActiveSnapshot();
-	}
-	CommitTransactionCommand();
+	rights_prepare(w, batch, plans_of(w, batch)->viewid == batch->viewid);
 }
 
 /* The statements of the batch's segment. */
@@ -177,7 +121,7 @@ segment_plans(StreamWorker *w, const StreamBatch *batch)
 									   ALLOCSET_SMALL_SIZES);
 	old = MemoryContextSwitchTo(plans->cxt);
 	plans->statements = stream_compile(w->plan, &w->options,
-									   qualified_name(batch->viewid),
+									   rights_segment_text(w, batch->viewid),
 									   w->state_name, w->target_name);
 	plans->viewid = batch->viewid;
 	MemoryContextSwitchTo(old);

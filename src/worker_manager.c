@@ -370,7 +370,10 @@ weir_manager_main(Datum arg)
 		}
 		MemoryContextSwitchTo(cxt);
 		if (now_generation != cleaned)
+		{
 			segment_drop_orphans();
+			segment_revoke_stale();
+		}
 		cleaned = now_generation;
 		MemoryContextSwitchTo(cxt);
 		timeout = tend_children();
