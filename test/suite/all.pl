@@ -65,6 +65,15 @@ for my $script (sort glob("$tree/test/t/*.pl"))
 	add_suite(basename($script, '.pl'), $script, 'build');
 }
 
+# Some can do without the real Kafka, and say so by asking for it.
+if ($ENV{WEIR_NO_JAVA})
+{
+	@suites = grep {
+		my $text = slurp($_->{script});
+		$text !~ /WeirBroker->kafka\b/ || $text =~ /kafka_missing/
+	} @suites;
+}
+
 if (@wanted)
 {
 	my %selected;
