@@ -148,7 +148,31 @@ sub failing_rows
 	return sql("SELECT t FROM $name t WHERE EXISTS (SELECT FROM ($failing) x WHERE $matches) ORDER BY t::text");
 }
 
+# Rows that the streams find all at once: they are staged before anybody
+# reads them.
+sub produce_together
+{
+	my (@rows) = @_;
+	sql("SELECT weir.pause('$_')") for @streams;
+	WeirTest::sql_becomes($node,
+		q{SELECT count(*) FROM weir.stat_worker WHERE kind = 'stream'}, '0');
+	my $staged = 'SELECT sum(fetched_offset) FROM weir.stat_source';
+	my $before = sql($staged);
+	produce_only(@rows);
+	WeirTest::sql_becomes($node, $staged, $before + @rows);
+	sql("SELECT weir.resume('$_')") for @streams;
+	WeirTest::wait_for($node, @streams);
+	return;
+}
+
 sub produce
+{
+	produce_only(@_);
+	WeirTest::wait_for($node, @streams);
+	return;
+}
+
+sub produce_only
 {
 	my (@rows) = @_;
 	my $i = 0;
@@ -168,7 +192,6 @@ sub produce
 				sprintf "(%s, %s, '2024-01-01 00:%02d:00Z')",
 				  WeirTest::literal($_->[0]), $_->[1], $_->[2] || 0
 			} @rows));
-	WeirTest::wait_for($node, @streams);
 	return;
 }
 
@@ -213,8 +236,8 @@ my %before = map { $_ => sql("SELECT t FROM $_ t WHERE k LIKE 'bad%' ORDER BY t:
 ## Then some fail
 ##
 
-# bad: n = 4, s = 4; bad3: large
-produce([ 'bad', 1 ], [ 'bad', 1 ], [ 'bad3', 2147483647 ], [ 'good', 3 ],
+# bad: n = 4, s = 4 at once, and not first 3; bad3: large
+produce_together([ 'bad', 1 ], [ 'bad', 1 ], [ 'bad3', 2147483647 ], [ 'good', 3 ],
 	[ 'new', 7, 1 ], [ 'other11', 2, 2 ]);
 compare_changing('some fail');
 for my $name (@changing)
