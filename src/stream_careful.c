@@ -16,12 +16,15 @@
  *	is the last row of the shortest failing prefix, in the order of staging;
  *	found by halving, with writes that are rolled back.  Reason 'target'.
  *
- *	Group stage.  An error in combining, finalizing or writing a group
- *	belongs to no row.  State is merged alone; then the touched groups are
- *	written by ranges of their hash, halved until a failing range is one
- *	group, which is counted and left as it was until it changes again.  When a
- *	window is closed there is no again: the group becomes a dead letter with
- *	reason 'group'.
+ *	Merging.  A row that can be aggregated, but not be added to what is there
+ *	(a sum overflows), is found as the last row of the shortest prefix that
+ *	cannot be merged, likewise; reason 'query'.
+ *
+ *	Group stage.  An error in finalizing or writing a group belongs to no row.
+ *	State is merged alone; then the touched groups are written by ranges of
+ *	their hash, halved until a failing range is one group, which is counted
+ *	and left as it was until it changes again.  When a window is closed there
+ *	is no again: the group becomes a dead letter with reason 'group'.
  *
  * When more than max_dead_ratio of at least 100 rows fail with one SQLSTATE,
  * the query is at fault, not the data: the stream fails.
@@ -221,22 +224,21 @@ probe_range(Search *search, int64 from, int64 to, bool known)
 	return probe_range(search, middle, to, !found) || found;
 }
 
-/*
- * Write stage: is the prefix up to "to" refused?  Writes are rolled back.
- */
+/* Is the prefix up to "to" refused by a step that writes?  Rolled back. */
 static ErrorData *
-try_prefix(Search *search, int64 to)
+try_prefix(Search *search, StepKind step, int64 to)
 {
 	GuardedStep g;
 
-	guarded_init(&g, search->w, search->batch, STEP_APPLY_WITHOUT);
+	guarded_init(&g, search->w, search->batch, step);
 	tid_of(to, &g.args.to);
 	return try_step(&g, true);
 }
 
 /* Find one culprit after another until the whole batch can be written. */
 static void
-search_writes(Search *search, int64 from, int64 to, ErrorData *error)
+search_writes(Search *search, StepKind step, DeadLetterReason reason,
+			  int64 from, int64 to, ErrorData *error)
 {
 	while (error)
 	{
@@ -246,7 +248,7 @@ search_writes(Search *search, int64 from, int64 to, ErrorData *error)
 		while (bad - good > 1)
 		{
 			int64		middle = good + (bad - good) / 2;
-			ErrorData  *e = try_prefix(search, middle);
+			ErrorData  *e = try_prefix(search, step, middle);
 
 			if (e)
 			{
@@ -256,10 +258,10 @@ search_writes(Search *search, int64 from, int64 to, ErrorData *error)
 			else
 				good = middle;
 		}
-		add_culprit(search, bad - 1, DEAD_TARGET, error);
+		add_culprit(search, bad - 1, reason, error);
 		set_without(search);
 		from = bad;
-		error = try_prefix(search, to);
+		error = try_prefix(search, step, to);
 	}
 }
 
@@ -406,14 +408,23 @@ apply_rest(Search *search, int64 from, int64 to)
 {
 	StreamWorker *w = search->w;
 	StreamBatch *batch = search->batch;
+	int			known = list_length(search->culprits);
 	GuardedStep g;
 	ErrorData  *error;
 
 	guarded_init(&g, w, batch, STEP_APPLY_WITHOUT);
 	error = try_step(&g, false);
 	if (error && w->plan->kind == STREAM_ROW)
+		search_writes(search, STEP_APPLY_WITHOUT, DEAD_TARGET, from, to,
+					  error);
+	else if (error && step_exists(w, batch, STEP_MERGE_STATE))
 	{
-		search_writes(search, from, to, error);
+		/* what cannot be added to what is there: an overflow, say */
+		search_writes(search, STEP_MERGE_STATE, DEAD_QUERY, from, to,
+					  try_prefix(search, STEP_MERGE_STATE, to));
+	}
+	if (error && list_length(search->culprits) > known)
+	{
 		guarded_init(&g, w, batch, STEP_APPLY_WITHOUT);
 		error = try_step(&g, false);
 	}
