@@ -345,6 +345,11 @@ $standby->init_from_backup($primary, 'backup', has_streaming => 1);
 $standby->start;
 produce(2000);
 wait_all($primary, 'postgres');
+
+# The workers commit asynchronously: one commit that waits for the disk
+# writes all of it out for the standby.
+WeirTest::sql($primary,
+	'SET synchronous_commit = on; CREATE TABLE written_out ()');
 $primary->wait_for_catchup($standby);
 is( WeirTest::sql($standby,
 		q{SELECT count(*) FROM pg_stat_activity WHERE backend_type ~ '^weir'}),
