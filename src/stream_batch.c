@@ -94,7 +94,6 @@ take_mark(const StreamWorker *w, StreamBatch *batch, int place)
 		batch->block_to = Max(batch->block_to, mark->block_to);
 	}
 	batch->nrows += mark->rows;
-	batch->nrecords += mark->records;
 	batch->min_event = Min(batch->min_event, mark->min_event);
 	batch->min_kafka = Min(batch->min_kafka, mark->min_kafka);
 	for (int p = 0; p < w->slot->npartitions; p++)
@@ -252,21 +251,9 @@ batch_collect_late(StreamWorker *w, StreamBatch *batch)
 	for (uint64 i = 0; i < n; i++)
 	{
 		DeadLetter *l = &letters[i];
-		Datum		d;
 
 		l->reason = DEAD_LATE;
-		l->partition = DatumGetInt32(step_datum(i, 1, &isnull));
-		l->offset = DatumGetInt64(step_datum(i, 2, &isnull));
-		d = step_datum(i, 3, &isnull);
-		l->kafka_timestamp = isnull ? DT_NOBEGIN : DatumGetTimestampTz(d);
-		d = step_datum(i, 4, &isnull);
-		if (!isnull)
-		{
-			bytea	   *key = DatumGetByteaPCopy(d);
-
-			l->key = VARDATA(key);
-			l->key_len = VARSIZE(key) - VARHDRSZ;
-		}
+		step_row_position(i, l);
 		l->window_start = DatumGetTimestampTz(step_datum(i, 5, &isnull));
 		l->window_end = DatumGetTimestampTz(step_datum(i, 6, &isnull));
 		l->partly_applied = DatumGetBool(step_datum(i, 7, &isnull));
@@ -385,7 +372,6 @@ apply_fast(StreamWorker *w, StreamBatch *batch)
 	step_args_init(&args, w, batch);
 	step_run(w, batch, STEP_APPLY, &args);
 	batch->rows_out_of_stage = step_int8(1);
-	batch->groups = step_int8(2);
 	batch->written = step_int8(3);
 	batch->deleted = step_int8(4);
 	batch->late_pairs = step_int8(5);

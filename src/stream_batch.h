@@ -107,7 +107,6 @@ typedef struct StreamBatch
 	BlockNumber block_from;
 	BlockNumber block_to;
 	int64		nrows;
-	int64		nrecords;
 	TimestampTz min_event;
 	TimestampTz min_kafka;
 	int64	   *high;			/* per partition, exclusive */
@@ -122,7 +121,6 @@ typedef struct StreamBatch
 	ItemPointerData *culprits;
 	int			nculprits;
 	int64		rows_out_of_stage;
-	int64		groups;
 	int64		written;
 	int64		deleted;
 	int64		late_pairs;		/* (row, window), as apply counted them */
@@ -192,6 +190,7 @@ extern void step_run(StreamWorker *w, StreamBatch *batch, StepKind step,
 extern int64 step_int8(int column);
 extern Datum step_datum(uint64 row, int column, bool *isnull);
 extern char *step_text(uint64 row, int column);
+extern void step_row_position(uint64 row, DeadLetter *letter);
 extern void step_forget(StreamWorker *w);
 
 /* stream_careful.c: find the culprits, do without them */

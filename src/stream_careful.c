@@ -340,25 +340,13 @@ write_culprits(Search *search)
 		DeadLetter *l = &letters[i];
 		const Culprit *culprit;
 		ItemPointer tid;
-		Datum		d;
 
 		tid = (ItemPointer) DatumGetPointer(step_datum(i, 6, &isnull));
 		culprit = find_culprit(search, tid);
 		l->reason = culprit->reason;
 		l->sqlerrcode = culprit->sqlerrcode;
 		l->message = culprit->message;
-		l->partition = DatumGetInt32(step_datum(i, 1, &isnull));
-		l->offset = DatumGetInt64(step_datum(i, 2, &isnull));
-		d = step_datum(i, 3, &isnull);
-		l->kafka_timestamp = isnull ? DT_NOBEGIN : DatumGetTimestampTz(d);
-		d = step_datum(i, 4, &isnull);
-		if (!isnull)
-		{
-			bytea	   *key = DatumGetByteaPCopy(d);
-
-			l->key = VARDATA(key);
-			l->key_len = VARSIZE(key) - VARHDRSZ;
-		}
+		step_row_position(i, l);
 		l->staged_row = step_text(i, 5);
 		l->window_start = l->window_end = DT_NOBEGIN;
 	}
@@ -431,7 +419,6 @@ apply_rest(Search *search, int64 from, int64 to)
 	if (error == NULL)
 	{
 		batch->rows_out_of_stage = g.counts[0];
-		batch->groups = g.counts[1];
 		batch->written = g.counts[2];
 		batch->deleted = g.counts[3];
 		batch->late_pairs = g.counts[4];
@@ -443,7 +430,6 @@ apply_rest(Search *search, int64 from, int64 to)
 	guarded_init(&g, w, batch, STEP_MERGE_STATE);
 	step_run(w, batch, STEP_MERGE_STATE, &g.args);
 	batch->rows_out_of_stage = step_int8(1);
-	batch->groups = step_int8(2);
 	batch->late_pairs = step_int8(5);
 	if (step_exists(w, batch, STEP_EMIT_TOUCHED))
 		emit_range(w, batch, PG_INT64_MIN, PG_INT64_MAX);

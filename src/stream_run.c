@@ -25,6 +25,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 #include "catalog_spi.h"
 #include "stream_batch.h"
@@ -255,4 +256,28 @@ step_text(uint64 row, int column)
 {
 	return SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc,
 						column);
+}
+
+/*
+ * Where a row of the last result stands in Kafka: its first four columns are
+ * kafka_partition, kafka_offset, kafka_timestamp and kafka_key.
+ */
+void
+step_row_position(uint64 row, DeadLetter *letter)
+{
+	bool		isnull;
+	Datum		d;
+
+	letter->partition = DatumGetInt32(step_datum(row, 1, &isnull));
+	letter->offset = DatumGetInt64(step_datum(row, 2, &isnull));
+	d = step_datum(row, 3, &isnull);
+	letter->kafka_timestamp = isnull ? DT_NOBEGIN : DatumGetTimestampTz(d);
+	d = step_datum(row, 4, &isnull);
+	if (!isnull)
+	{
+		bytea	   *key = DatumGetByteaPCopy(d);
+
+		letter->key = VARDATA(key);
+		letter->key_len = VARSIZE(key) - VARHDRSZ;
+	}
 }
