@@ -32,6 +32,16 @@
 #define WEIR_SCHEMA "weir"
 #define WEIR_INTERNAL_SCHEMA "weir_internal"
 
+/*
+ * Names of a source's columns that begin so are weir's: users' columns cannot
+ * have them, neither at creation nor by a rename.  So nothing that a user
+ * declares can collide with what is added to the source's columns.
+ */
+#define SOURCE_RESERVED_PREFIX "kafka_"
+
+/* A staged row's ctid, last column of a segment's view. */
+#define SEGMENT_TID SOURCE_RESERVED_PREFIX "tid"
+
 #define WEIR_NO_DURATION ((int64) -1)	/* an interval that is NULL */
 
 /* What create_* captured of its caller; all that user expressions see. */

@@ -5,7 +5,7 @@
  *
  * A segment is an unlogged table without indexes, weir_internal.
  * segment_<source>_<stream>_<n>, with a view segment_..._v over it that has
- * the source's columns in the source's order, and the row's ctid as "tid".
+ * the source's columns in the source's order, and the row's ctid as SEGMENT_TID.
  * Both belong to the owner of the extension and are members of it, so that
  * pg_dump leaves them alone.  They are made when missing or when the source's
  * columns were renamed, and stay as long as the source.
@@ -68,7 +68,7 @@ drop_relation(Oid relid)
 	CommandCounterIncrement();
 }
 
-/* Does the view still have the source's columns, and "tid"? */
+/* Does the view still have the source's columns, and SEGMENT_TID? */
 static bool
 view_fits(Oid viewid, TupleDesc source_desc)
 {
@@ -89,13 +89,14 @@ view_fits(Oid viewid, TupleDesc source_desc)
 			TupleDescAttr(desc, v)->atttypid == s->atttypid;
 		v++;
 	}
-	fits = fits && v == desc->natts - 1;
+	fits = fits && v == desc->natts - 1 &&
+		strcmp(NameStr(TupleDescAttr(desc, v)->attname), SEGMENT_TID) == 0;
 	relation_close(view, AccessShareLock);
 	return fits;
 }
 
 /*
- * CREATE VIEW: the source's columns in its order, then tid.  The table's
+ * CREATE VIEW: the source's columns in its order, then the ctid.  The table's
  * columns have the same names, but it has no kafka_topic.
  */
 static char *
@@ -119,7 +120,7 @@ view_command(const Ingest *ingest, const char *table, Relation source)
 		else
 			appendStringInfo(&sql, "%s, ", name);
 	}
-	appendStringInfo(&sql, "ctid AS tid FROM weir_internal.%s", table);
+	appendStringInfo(&sql, "ctid AS " SEGMENT_TID " FROM weir_internal.%s", table);
 	return sql.data;
 }
 

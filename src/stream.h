@@ -13,7 +13,7 @@
  *
  *	WITH src AS NOT MATERIALIZED (
  *		   SELECT * FROM <segment view> v
- *		   WHERE v.tid >= $1 AND v.tid < $2
+ *		   WHERE v.kafka_tid >= $1 AND v.kafka_tid < $2
  *			 AND weir_internal.in_batch(v.kafka_partition, v.kafka_offset,
  *										$3, $4)),
  *		 r AS NOT MATERIALIZED (<row stage over src>),
@@ -136,7 +136,7 @@ typedef struct StreamStatements
 	char	   *late;
 
 	/*
-	 * The staged rows whose tid is in $6: (kafka_partition, kafka_offset,
+	 * The staged rows whose ctid is in $6: (kafka_partition, kafka_offset,
 	 * kafka_timestamp, kafka_key, staged_row jsonb, tid).
 	 */
 	char	   *culprits;

@@ -60,17 +60,18 @@ stream_add_src(StringInfo buf, const CompileContext *c, bool without)
 
 		attno++;
 		columns = lappend(columns, name[0] != '\0' ? pstrdup(name) :
-						  psprintf("dropped$%d", attno));
+						  psprintf(SOURCE_RESERVED_PREFIX "dropped_%d",
+								   attno));
 	}
 	add_link(buf);
 	appendStringInfo(buf,
 					 STREAM_SRC " AS NOT MATERIALIZED (\n"
 					 "\tSELECT v.*\n"
-					 "\tFROM %s AS v (%s, tid)\n"
-					 "\tWHERE v.tid >= $1 AND v.tid < $2\n"
+					 "\tFROM %s AS v (%s, " SEGMENT_TID ")\n"
+					 "\tWHERE v." SEGMENT_TID " >= $1 AND v." SEGMENT_TID " < $2\n"
 					 "\t\tAND weir_internal.in_batch(v.kafka_partition, v.kafka_offset, $3, $4)%s)",
 					 c->segment_view, stream_column_list(columns, ""),
-					 without ? "\n\t\tAND v.tid <> ALL ($6)" : "");
+					 without ? "\n\t\tAND v." SEGMENT_TID " <> ALL ($6)" : "");
 }
 
 void
@@ -334,12 +335,13 @@ static void
 add_written(StringInfo buf, const CompileContext *c, bool remove)
 {
 	const StreamParts *parts = stream_parts(c->plan);
+	int			nkeys = 0;
 	ListCell   *lc;
 
 	add_link(buf);
 	appendStringInfo(buf,
 					 "written AS (\n"
-					 "\tINSERT INTO %s (%s)\n"
+					 "\tINSERT INTO %s AS t (%s)\n"
 					 "%s\n"
 					 "\tORDER BY %s%s\n"
 					 "\tRETURNING 1)",
@@ -364,8 +366,7 @@ add_written(StringInfo buf, const CompileContext *c, bool remove)
 		if (key->output == NULL)
 			continue;
 		name = quote_identifier(key->output->name);
-		appendStringInfo(buf, "%s%s",
-						 buf->data[buf->len - 2] == 'E' ? "" : "\n\t\tAND ",
+		appendStringInfo(buf, "%s%s", nkeys++ == 0 ? "" : "\n\t\tAND ",
 						 stream_equals(key->type, psprintf("t.%s", name),
 									   psprintf("o.%s", name),
 									   !key->is_window));
@@ -450,6 +451,7 @@ static char *
 compile_emit_touched(const CompileContext *c)
 {
 	StringInfoData buf;
+	int			nkeys = 0;
 	ListCell   *lc;
 
 	initStringInfo(&buf);
@@ -461,15 +463,17 @@ compile_emit_touched(const CompileContext *c)
 					 "\tFROM delta d\n"
 					 "\t\tJOIN %s s ON ", c->state);
 	if (c->plan->kind == STREAM_WINDOW)
+	{
 		appendStringInfoString(&buf,
 							   "s.window_end = d.window_end AND s.window_start = d.window_start");
+		nkeys++;
+	}
 	foreach(lc, stream_parts(c->plan)->keys)
 	{
 		StreamKey  *key = lfirst(lc);
 
 		if (!key->is_window)
-			appendStringInfo(&buf, "%s%s",
-							 buf.data[buf.len - 2] == 'N' ? "" : "\n\t\t\tAND ",
+			appendStringInfo(&buf, "%s%s", nkeys++ == 0 ? "" : "\n\t\t\tAND ",
 							 stream_equals(key->type,
 										   psprintf("s.%s", key->column),
 										   psprintf("d.%s", key->column),
@@ -521,7 +525,7 @@ compile_late(const CompileContext *c)
 					 "\tsrc.kafka_key, late.window_start, late.window_end,\n"
 					 "\tlate.partly_applied, %s AS staged_row\n"
 					 "FROM late\n"
-					 "\tJOIN src ON src.tid = late.tid\n"
+					 "\tJOIN src ON src." SEGMENT_TID " = late.tid\n"
 					 "ORDER BY src.kafka_partition, src.kafka_offset",
 					 late, late, window_open(c, "r."), late,
 					 STREAM_STAGED_ROW("src"));
@@ -663,7 +667,7 @@ compile_first_events(const CompileContext *c)
 		event = psprintf("min(v.%s)::timestamp AT TIME ZONE 'UTC'", name);
 	return psprintf("SELECT v.kafka_partition, %s AS first_event\n"
 					"FROM %s AS v\n"
-					"WHERE v.tid >= $1 AND v.tid < $2\n"
+					"WHERE v." SEGMENT_TID " >= $1 AND v." SEGMENT_TID " < $2\n"
 					"\tAND weir_internal.in_batch(v.kafka_partition, v.kafka_offset, $3, $4)\n"
 					"GROUP BY v.kafka_partition", event, c->segment_view);
 }
@@ -744,7 +748,7 @@ stream_compile(const StreamPlan *plan, const StreamOptions *options,
 		context.windows_from = timestamp_literal(options->windows_from);
 
 	st->count = psprintf("SELECT count(*) FROM %s AS v\n"
-						 "WHERE v.tid >= $1 AND v.tid < $2\n"
+						 "WHERE v." SEGMENT_TID " >= $1 AND v." SEGMENT_TID " < $2\n"
 						 "\tAND weir_internal.in_batch(v.kafka_partition, v.kafka_offset, $3, $4)",
 						 segment_view);
 	st->culprits = stream_culprits_text(&context);

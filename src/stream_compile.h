@@ -24,7 +24,8 @@ typedef struct CompileContext
 
 /* A staged row as jsonb, without what a dead letter has columns for. */
 #define STREAM_STAGED_ROW(alias) \
-	"to_jsonb(" alias ".*) - '{tid,kafka_topic,kafka_partition,kafka_offset,kafka_timestamp,kafka_key}'::text[]"
+	"to_jsonb(" alias ".*) - '{" SEGMENT_TID ",kafka_topic,kafka_partition," \
+	"kafka_offset,kafka_timestamp,kafka_key}'::text[]"
 
 /* stream_compile.c: links of a WITH, appended to buf. */
 extern void stream_add_src(StringInfo buf, const CompileContext *c,

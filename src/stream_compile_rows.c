@@ -32,9 +32,9 @@ char *
 stream_culprits_text(const CompileContext *c)
 {
 	return psprintf("SELECT v.kafka_partition, v.kafka_offset, v.kafka_timestamp,\n"
-					"\tv.kafka_key, %s AS staged_row, v.tid\n"
+					"\tv.kafka_key, %s AS staged_row, v." SEGMENT_TID " AS tid\n"
 					"FROM %s AS v\n"
-					"WHERE v.tid = ANY ($6)\n"
+					"WHERE v." SEGMENT_TID " = ANY ($6)\n"
 					"ORDER BY v.kafka_partition, v.kafka_offset",
 					STREAM_STAGED_ROW("v"), c->segment_view);
 }
@@ -75,25 +75,58 @@ key_output(const StreamPlan *plan, const char *name)
 	return NULL;
 }
 
+/*
+ * Names that the outputs have between the row stage and the target: o1, o2
+ * ..., or those of the key among them, in the key's order.  The user's own
+ * could be any, those of the columns that are added to them as well.
+ */
+static List *
+output_places(const StreamPlan *plan, bool key_only)
+{
+	List	   *places = NIL;
+	ListCell   *lc;
+	int			n = 0;
+
+	if (!key_only)
+	{
+		foreach(lc, plan->outputs)
+			places = lappend(places, psprintf("o%d", ++n));
+		return places;
+	}
+	foreach(lc, plan->key_columns)
+	{
+		ListCell   *lo;
+
+		n = 0;
+		foreach(lo, plan->outputs)
+		{
+			n++;
+			if (strcmp(((StreamOutput *) lfirst(lo))->name, lfirst(lc)) == 0)
+				places = lappend(places, psprintf("o%d", n));
+		}
+	}
+	Assert(list_length(places) == list_length(plan->key_columns));
+	return places;
+}
+
 /* s.k1 = l.<key> AND ..., NULLs equal. */
 static char *
 state_join(const CompileContext *c)
 {
 	StringInfoData buf;
+	List	   *places = output_places(c->plan, true);
 	int			n = 0;
 	ListCell   *lc;
+	ListCell   *lp;
 
 	initStringInfo(&buf);
-	foreach(lc, c->plan->key_columns)
+	forboth(lc, c->plan->key_columns, lp, places)
 	{
-		const char *name = lfirst(lc);
-
 		n++;
 		appendStringInfo(&buf, "%s%s", n > 1 ? " AND " : "",
-						 stream_equals(key_output(c->plan, name)->type,
+						 stream_equals(key_output(c->plan, lfirst(lc))->type,
 									   psprintf("s.k%d", n),
-									   psprintf("l.%s",
-												quote_identifier(name)),
+									   psprintf("l.%s", (char *) lfirst(lp)),
 									   true));
 	}
 	return buf.data;
@@ -102,42 +135,46 @@ state_join(const CompileContext *c)
 static void
 add_winners(StringInfo buf, const CompileContext *c, bool without)
 {
-	char	   *keys = stream_column_list(c->plan->key_columns, "");
-	char	   *last_keys = stream_column_list(c->plan->key_columns, "l.");
-	char	   *outputs = stream_column_list(stream_output_names(c->plan), "");
-	char	   *last_outputs = stream_column_list(stream_output_names(c->plan),
-												  "l.");
+	List	   *key_places = output_places(c->plan, true);
+	List	   *places = output_places(c->plan, false);
+	char	   *keys = stream_column_list(key_places, "");
+	char	   *last_keys = stream_column_list(key_places, "l.");
+	char	   *outputs = stream_column_list(places, "");
+	char	   *last_outputs = stream_column_list(places, "l.");
 
 	stream_add_src(buf, c, without);
-	stream_add_row_stage(buf, c, ROW_STAGE_KEYED_ROWS);
 	appendStringInfo(buf,
 					 ",\n"
+					 "r (%s, r_partition, r_offset, r_timestamp) AS NOT MATERIALIZED (\n"
+					 "%s),\n",
+					 outputs, stream_row_stage(c->plan, ROW_STAGE_KEYED_ROWS));
+	appendStringInfo(buf,
 					 "ranked AS MATERIALIZED (\n"
-					 "\tSELECT %s, r$partition,\n"
-					 "\t\tmax(coalesce(r$timestamp, '-infinity')) OVER p AS r$timestamp,\n"
-					 "\t\trow_number() OVER (PARTITION BY %s, r$partition ORDER BY r$offset DESC) AS r$place\n"
+					 "\tSELECT %s, r_partition,\n"
+					 "\t\tmax(coalesce(r_timestamp, '-infinity')) OVER p AS r_timestamp,\n"
+					 "\t\trow_number() OVER (PARTITION BY %s, r_partition ORDER BY r_offset DESC) AS r_place\n"
 					 "\tFROM r\n"
-					 "\tWINDOW p AS (PARTITION BY %s, r$partition)),\n",
+					 "\tWINDOW p AS (PARTITION BY %s, r_partition)),\n",
 					 outputs, keys, keys);
 	appendStringInfo(buf,
 					 "last AS (\n"
-					 "\tSELECT DISTINCT ON (%s) %s, l.r$partition, e.r$timestamp,\n"
-					 "\t\ts.kafka_partition AS s$partition, s.kafka_timestamp AS s$timestamp\n"
+					 "\tSELECT DISTINCT ON (%s) %s, l.r_partition, e.r_timestamp,\n"
+					 "\t\ts.kafka_partition AS s_partition, s.kafka_timestamp AS s_timestamp\n"
 					 "\tFROM ranked l\n"
 					 "\t\tLEFT JOIN %s s ON %s\n"
-					 "\t\tCROSS JOIN LATERAL (SELECT CASE WHEN s.kafka_partition = l.r$partition\n"
-					 "\t\t\tTHEN greatest(l.r$timestamp, s.kafka_timestamp)\n"
-					 "\t\t\tELSE l.r$timestamp END AS r$timestamp) e\n"
-					 "\tWHERE l.r$place = 1\n"
-					 "\tORDER BY %s, e.r$timestamp DESC, l.r$partition DESC),\n",
+					 "\t\tCROSS JOIN LATERAL (SELECT CASE WHEN s.kafka_partition = l.r_partition\n"
+					 "\t\t\tTHEN greatest(l.r_timestamp, s.kafka_timestamp)\n"
+					 "\t\t\tELSE l.r_timestamp END AS r_timestamp) e\n"
+					 "\tWHERE l.r_place = 1\n"
+					 "\tORDER BY %s, e.r_timestamp DESC, l.r_partition DESC),\n",
 					 last_keys, last_outputs, c->state, state_join(c),
 					 last_keys);
 	appendStringInfoString(buf,
 						   "winner AS MATERIALIZED (\n"
 						   "\tSELECT *\n"
 						   "\tFROM last l\n"
-						   "\tWHERE l.s$partition IS NULL OR l.s$partition = l.r$partition\n"
-						   "\t\tOR (l.r$timestamp, l.r$partition) > (l.s$timestamp, l.s$partition))");
+						   "\tWHERE l.s_partition IS NULL OR l.s_partition = l.r_partition\n"
+						   "\t\tOR (l.r_timestamp, l.r_partition) > (l.s_timestamp, l.s_partition))");
 }
 
 static char *
@@ -146,8 +183,9 @@ compile_upsert(const CompileContext *c, bool without)
 	StringInfoData buf;
 	char	   *state_keys = stream_column_list(stream_state_columns(c->plan, true),
 												"");
-	char	   *keys = stream_column_list(c->plan->key_columns, "");
-	char	   *outputs = stream_column_list(stream_output_names(c->plan), "");
+	char	   *keys = stream_column_list(output_places(c->plan, true), "");
+	char	   *outputs = stream_column_list(output_places(c->plan, false), "");
+	char	   *columns = stream_column_list(stream_output_names(c->plan), "");
 
 	initStringInfo(&buf);
 	add_winners(&buf, c, without);
@@ -155,7 +193,7 @@ compile_upsert(const CompileContext *c, bool without)
 					 ",\n"
 					 "merged AS (\n"
 					 "\tINSERT INTO %s AS s (%s, kafka_timestamp, kafka_partition)\n"
-					 "\tSELECT %s, r$timestamp, r$partition\n"
+					 "\tSELECT %s, r_timestamp, r_partition\n"
 					 "\tFROM winner\n"
 					 "\tORDER BY %s\n"
 					 "\tON CONFLICT (%s) DO UPDATE SET\n"
@@ -165,12 +203,12 @@ compile_upsert(const CompileContext *c, bool without)
 					 c->state, state_keys, keys, keys, state_keys);
 	appendStringInfo(&buf,
 					 "written AS (\n"
-					 "\tINSERT INTO %s (%s)\n"
+					 "\tINSERT INTO %s AS t (%s)\n"
 					 "\tSELECT %s\n"
 					 "\tFROM winner\n"
 					 "\tORDER BY %s%s\n"
 					 "\tRETURNING 1)\n",
-					 c->target, outputs, outputs, keys,
+					 c->target, columns, outputs, keys,
 					 stream_on_conflict(c->plan));
 	appendStringInfoString(&buf,
 						   "SELECT (SELECT count(*) FROM ranked) AS rows,\n"

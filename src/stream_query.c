@@ -118,7 +118,7 @@ replace_source(Query *query, const StreamPlan *plan)
 {
 	const StreamParts *parts = stream_parts(plan);
 	RangeTblEntry *rte = rt_fetch(parts->source_rti, query->rtable);
-	List	   *columns = lappend(list_copy(parts->source_columns), "tid");
+	List	   *columns = lappend(list_copy(parts->source_columns), SEGMENT_TID);
 
 	for (AttrNumber attno = 1; attno <= list_length(columns); attno++)
 	{
@@ -181,7 +181,7 @@ add_source_column(Query *query, const StreamPlan *plan, const char *column,
 			break;
 	}
 	if (lc == NULL)
-		attno++;				/* tid, the last */
+		attno++;				/* SEGMENT_TID, the last */
 	else
 		get_atttypetypmodcoll(plan->source_relid, attno, &type, &typmod,
 							  &collation);
@@ -251,14 +251,14 @@ stream_row_stage(const StreamPlan *plan, RowStageColumns columns)
 			add_window_column(query, parts, 1);
 			add_window_column(query, parts, 2);
 			add_keys(query, parts);
-			add_source_column(query, plan, "tid", "tid");
+			add_source_column(query, plan, SEGMENT_TID, "tid");
 			break;
 		case ROW_STAGE_ROWS:
 			break;
 		case ROW_STAGE_KEYED_ROWS:
-			add_source_column(query, plan, "kafka_partition", "r$partition");
-			add_source_column(query, plan, "kafka_offset", "r$offset");
-			add_source_column(query, plan, "kafka_timestamp", "r$timestamp");
+			add_source_column(query, plan, "kafka_partition", "r_partition");
+			add_source_column(query, plan, "kafka_offset", "r_offset");
+			add_source_column(query, plan, "kafka_timestamp", "r_timestamp");
 			break;
 	}
 	query->hasTargetSRFs = expression_returns_set((Node *) query->targetList);

@@ -82,8 +82,8 @@ readable_columns(const StreamWorker *w, char **granted, char **selected)
 												  FORMAT_TYPE_FORCE_QUALIFY),
 							 name);
 	}
-	appendStringInfoString(&g, "tid");
-	appendStringInfoString(&s, "tid");
+	appendStringInfoString(&g, SEGMENT_TID);
+	appendStringInfoString(&s, SEGMENT_TID);
 	table_close(rel, AccessShareLock);
 	*granted = g.data;
 	*selected = s.data;
