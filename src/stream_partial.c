@@ -74,16 +74,21 @@ expression_number(List **list, Node *node)
 	return n + 1;
 }
 
-/* Copy of an expression with "@" replaced by the column. */
+/*
+ * Copy of an expression with "@" replaced by the column, but for what stands
+ * in double quotes, which is a name of the user's.
+ */
 static char *
 fill_in(const char *template, const char *column)
 {
 	StringInfoData buf;
+	bool		quoted = false;
 
 	initStringInfo(&buf);
 	for (; *template != '\0'; template++)
 	{
-		if (*template == '@')
+		quoted ^= *template == '"';
+		if (*template == '@' && !quoted)
 			appendStringInfoString(&buf, column);
 		else
 			appendStringInfoChar(&buf, *template);
