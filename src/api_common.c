@@ -314,7 +314,7 @@ api_compile(const StreamDef *def, StreamPlan **plan)
 				errmsg("target of stream \"%s\" has been dropped", def->name),
 				errhint("Drop the stream and make it anew."));
 	catalog_enter_user(&save, def->owner, &def->settings);
-	*plan = stream_analyze(def->query, &options);
+	*plan = stream_analyze_stored(def->query, &options);
 	statements = stream_compile(*plan, &options,
 								WEIR_INTERNAL_SCHEMA ".segment",
 								api_qualified_name(def->state), target);

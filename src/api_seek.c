@@ -40,11 +40,13 @@
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
 
 #include "api.h"
 #include "catalog_spi.h"
 #include "settings.h"
-#include "stream.h"
+#include "stream_execute.h"
 #include "worker.h"
 
 PG_FUNCTION_INFO_V1(weir_seek);
@@ -217,31 +219,24 @@ plan_seek(Seek *seek)
 	}
 }
 
-/* Run one of the compiled statements with the floor as $5. */
+/* Run one of the compiled statements as the owner, with the floor as $5. */
 static void
-run_statement(const char *sql, TimestampTz floor)
+run_statement(const Seek *seek, const char *sql)
 {
-	Oid			types[STREAM_NPARAMS] = {
-		TIDOID, TIDOID, INT8ARRAYOID, INT8ARRAYOID, TIMESTAMPTZOID,
-		TIDARRAYOID, INT8OID, INT8OID
-	};
+	StatementResult result = {0};
 	Datum		values[STREAM_NPARAMS] = {0};
-	char		nulls[STREAM_NPARAMS];
-	int			rc;
+	bool		nulls[STREAM_NPARAMS];
 
 	if (sql == NULL)
 		return;
-	memset(nulls, 'n', sizeof(nulls));
-	values[4] = TimestampTzGetDatum(floor);
-	nulls[4] = ' ';
-	if ((rc = SPI_connect()) != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed: %s", SPI_result_code_string(rc));
-	rc = SPI_execute_with_args(sql, STREAM_NPARAMS, types, values, nulls,
-							   false, 0);
-	if (rc < 0)
-		elog(ERROR, "clearing statement failed: %s",
-			 SPI_result_code_string(rc));
-	SPI_finish();
+	memset(nulls, true, sizeof(nulls));
+	values[4] = TimestampTzGetDatum(seek->floor);
+	nulls[4] = false;
+	result.cxt = AllocSetContextCreate(CurrentMemoryContext, "weir seek",
+									   ALLOCSET_DEFAULT_SIZES);
+	statement_run(&result, sql, values, nulls, seek->def->owner,
+				  &seek->def->settings, GetTransactionSnapshot());
+	MemoryContextDelete(result.cxt);
 }
 
 /* As the stream's owner: clear state and target. */
@@ -250,13 +245,14 @@ clear(const Seek *seek)
 {
 	UserContext save;
 
-	catalog_enter_user(&save, seek->def->owner, &seek->def->settings);
 	if (seek->clear_target)
-		run_statement(seek->statements->clear_target, seek->floor);
+		run_statement(seek, seek->statements->clear_target);
 	if (seek->clear_state)
-		run_statement(seek->statements->clear_state, seek->floor);
-	if (seek->empty_target)
-		api_execute(psprintf("TRUNCATE %s", seek->target));
+		run_statement(seek, seek->statements->clear_state);
+	if (!seek->empty_target)
+		return;
+	catalog_enter_user(&save, seek->def->owner, &seek->def->settings);
+	api_execute(psprintf("TRUNCATE %s", seek->target));
 	catalog_leave_user(&save);
 }
 

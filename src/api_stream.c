@@ -4,9 +4,9 @@
  *	  weir.create_stream(): a continuous query, its target, its state.
  *
  * Everything is checked as the caller, under the caller's settings: the
- * query is analyzed (stream.h), and planned once with EXPLAIN, since that
- * asks for every privilege that running it would need, those behind views
- * and functions included.
+ * query is analyzed (stream.h), and made ready to run once, since that asks
+ * for every privilege that running it would need, those behind views and
+ * functions included.
  *
  * The target is made by the caller.  The state table lies in weir_internal,
  * where users may create nothing: the extension's owner makes it and gives
@@ -34,7 +34,7 @@
 #include "api.h"
 #include "catalog_spi.h"
 #include "settings.h"
-#include "stream.h"
+#include "stream_execute.h"
 #include "worker.h"
 
 PG_FUNCTION_INFO_V1(weir_create_stream);
@@ -436,7 +436,10 @@ existing_stream(const StreamArgs *args, Oid *target)
 static void
 check_read_privileges(const StreamPlan *plan)
 {
-	api_execute(psprintf("EXPLAIN (COSTS OFF) %s", stream_deparse(plan)));
+	CapturedSettings settings;
+
+	catalog_capture_settings(&settings);
+	statement_check(stream_deparse(plan), GetUserId(), &settings);
 }
 
 Datum

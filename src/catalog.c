@@ -324,6 +324,49 @@ catalog_leave_user(const UserContext *save)
 }
 
 /*
+ * What texts are written and read under, so that they mean the same in every
+ * session: what is not in pg_catalog is qualified, a value has one form, and
+ * nothing that anybody creates in another schema is looked at.
+ */
+static const char *const neutral_settings[][2] = {
+	{"search_path", "pg_catalog, pg_temp"},
+	{"DateStyle", "ISO, YMD"},
+	{"IntervalStyle", "postgres"},
+	{"TimeZone", "UTC"},
+	{"extra_float_digits", "1"},
+	{"quote_all_identifiers", "off"},
+	{"array_nulls", "on"},
+	{"bytea_output", "hex"},
+	{"lc_monetary", "C"},
+	{"standard_conforming_strings", "on"},
+	{"transform_null_equals", "off"},
+	{"xmloption", "content"}
+};
+
+int
+catalog_enter_neutral(void)
+{
+	int			nest_level = NewGUCNestLevel();
+
+	for (int i = 0; i < lengthof(neutral_settings); i++)
+	{
+		const char *name = neutral_settings[i][0];
+		const char *value = neutral_settings[i][1];
+
+		if (strcmp(GetConfigOption(name, false, false), value) != 0)
+			(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION,
+									 GUC_ACTION_SAVE, true, 0, false);
+	}
+	return nest_level;
+}
+
+void
+catalog_leave_neutral(int nest_level)
+{
+	AtEOXact_GUC(false, nest_level);
+}
+
+/*
  * Definitions
  */
 

@@ -168,4 +168,11 @@ extern void catalog_enter_user(UserContext *save, Oid userid,
 							   const CapturedSettings *settings);
 extern void catalog_leave_user(const UserContext *save);
 
+/*
+ * Until catalog_leave_neutral() (or an error) the settings are those that
+ * stored and compiled texts are written and read under.
+ */
+extern int	catalog_enter_neutral(void);
+extern void catalog_leave_neutral(int nest_level);
+
 #endif							/* WEIR_CATALOG_H */

@@ -50,6 +50,15 @@ compat_server_aclcheck(Oid server_id, Oid userid, AclMode mode)
 #endif
 }
 
+/* 18 has no execute_once. */
+#if PG_VERSION_NUM >= 180000
+#define compat_executor_run(desc) \
+	ExecutorRun(desc, ForwardScanDirection, 0)
+#else
+#define compat_executor_run(desc) \
+	ExecutorRun(desc, ForwardScanDirection, 0, true)
+#endif
+
 /* 17 has a resource owner own the set; ours live as long as the process. */
 #if PG_VERSION_NUM >= 170000
 #define compat_create_wait_event_set(cxt, n) CreateWaitEventSet(NULL, n)

@@ -61,7 +61,7 @@ analyze_query(void *arg)
 	UserContext save;
 
 	catalog_enter_user(&save, stored->def->owner, &stored->def->settings);
-	stored->plan = stream_analyze(stored->def->query, &options);
+	stored->plan = stream_analyze_stored(stored->def->query, &options);
 	catalog_leave_user(&save);
 }
 

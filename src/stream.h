@@ -195,11 +195,14 @@ typedef struct StreamStatements
 
 /*
  * Parse, analyze and check a query against what can be kept incrementally;
- * refusals are ERRORs with a hint.  Runs as the caller, under the caller's
- * search_path (create_stream) or the captured one (a worker).
+ * refusals are ERRORs with a hint.  Runs as the caller.  A user's query is
+ * read under the settings of the session, one of the catalog as it was
+ * written.
  */
 extern StreamPlan *stream_analyze(const char *query,
 								  const StreamOptions *options);
+extern StreamPlan *stream_analyze_stored(const char *query,
+										 const StreamOptions *options);
 
 /* The query deparsed with every name qualified, for the catalog. */
 extern char *stream_deparse(const StreamPlan *plan);

@@ -243,7 +243,7 @@ batch_collect_late(StreamWorker *w, StreamBatch *batch)
 	args.without = batch->culprits;
 	args.nwithout = batch->nculprits;
 	step_run(w, batch, STEP_LATE, &args);
-	n = SPI_processed;
+	n = step_rows();
 	batch->late = n;
 	if (n == 0 || w->def->drop_late_rows)
 		return;
@@ -308,7 +308,7 @@ first_events_floor(StreamWorker *w, StreamBatch *batch)
 	memcpy(first, batch->max_event, sizeof(TimestampTz) * w->npartitions);
 	step_args_init(&args, w, batch);
 	step_run(w, batch, STEP_FIRST_EVENTS, &args);
-	for (uint64 i = 0; i < SPI_processed; i++)
+	for (uint64 i = 0; i < step_rows(); i++)
 	{
 		int32		p = DatumGetInt32(step_datum(i, 1, &isnull));
 		Datum		d = step_datum(i, 2, &isnull);
@@ -458,7 +458,7 @@ close_windows(StreamWorker *w, StreamBatch *batch, bool careful)
 		batch->windows_closed += step_int8(3);
 	}
 	step_run(w, batch, STEP_OLDEST, &args);
-	d = SPI_processed > 0 ? step_datum(0, 1, &isnull) : (isnull = true, 0);
+	d = step_rows() > 0 ? step_datum(0, 1, &isnull) : (isnull = true, 0);
 	w->oldest_end = isnull ? DT_NOEND : DatumGetTimestampTz(d);
 }
 

@@ -9,13 +9,12 @@
 #define WEIR_STREAM_BATCH_H
 
 #include "dead_letter.h"
-#include "executor/spi.h"
 #include "storage/itemptr.h"
 #include "stream.h"
 #include "utils/snapshot.h"
 #include "worker.h"
 
-/* The statements of one segment, prepared when first used. */
+/* What a batch runs; the texts of one segment are made when first used. */
 typedef enum StreamStep_
 {
 	STEP_APPLY,
@@ -40,7 +39,6 @@ typedef struct SegmentPlans
 {
 	Oid			viewid;			/* InvalidOid: none yet */
 	StreamStatements *statements;
-	SPIPlanPtr	plans[STREAM_NSTEPS];
 	MemoryContext cxt;
 } SegmentPlans;
 
@@ -50,7 +48,6 @@ typedef struct StreamWorker
 	SourceDef  *source;
 	StreamPlan *plan;
 	StreamOptions options;
-	CapturedSettings settings;	/* the owner's, with pg_catalog first */
 	char	   *state_name;		/* qualified, or NULL */
 	char	   *target_name;	/* qualified */
 	bool		rights_stale;	/* the owner's rights on the source changed */
@@ -168,7 +165,7 @@ extern bool rights_check(StreamWorker *w);
 extern char *rights_segment_text(const StreamWorker *w, Oid viewid);
 extern char *rights_qualified_name(Oid relid);
 
-/* stream_run.c: one prepared statement */
+/* stream_run.c: one statement, and its result */
 typedef struct StepArgs
 {
 	ItemPointerData from;
@@ -187,6 +184,8 @@ extern bool step_exists(StreamWorker *w, const StreamBatch *batch,
 						StepKind step);
 extern void step_run(StreamWorker *w, StreamBatch *batch, StepKind step,
 					 const StepArgs *args);
+extern uint64 step_rows(void);
+extern int	step_columns(void);
 extern int64 step_int8(int column);
 extern Datum step_datum(uint64 row, int column, bool *isnull);
 extern char *step_text(uint64 row, int column);

@@ -34,7 +34,6 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -88,14 +87,10 @@ run_guarded(void *arg)
 {
 	GuardedStep *g = arg;
 
-	SPI_connect();
 	step_run(g->w, g->batch, g->step, &g->args);
-	if (SPI_processed == 1 && SPI_tuptable &&
-		SPI_tuptable->tupdesc->natts >= 3 &&
-		SPI_gettypeid(SPI_tuptable->tupdesc, 1) == INT8OID)
-		for (int i = 0; i < Min(5, SPI_tuptable->tupdesc->natts); i++)
+	if (step_rows() == 1)
+		for (int i = 0; i < Min(5, step_columns()); i++)
 			g->counts[i] = step_int8(i + 1);
-	SPI_finish();
 }
 
 /*
@@ -333,7 +328,7 @@ write_culprits(Search *search)
 	args.without = batch->culprits;
 	args.nwithout = batch->nculprits;
 	step_run(w, batch, STEP_CULPRITS, &args);
-	n = SPI_processed;
+	n = step_rows();
 	letters = palloc0(sizeof(DeadLetter) * Max(n, 1));
 	for (uint64 i = 0; i < n; i++)
 	{
@@ -461,7 +456,7 @@ discard_groups(StreamWorker *w, StreamBatch *batch, const StepArgs *args,
 	if (w->def->stop_on_error)
 		ReThrowError(unconstify(ErrorData *, error));
 	step_run(w, batch, STEP_CLOSE_DISCARD, args);
-	n = SPI_processed;
+	n = step_rows();
 	letters = palloc0(sizeof(DeadLetter) * Max(n, 1));
 	for (uint64 i = 0; i < n; i++)
 	{

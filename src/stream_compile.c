@@ -24,8 +24,7 @@
  * depend on each other's effects, only on each other's RETURNING.
  *
  * Texts name what is in pg_catalog without its schema: they are to be
- * prepared and run under a search_path that has pg_catalog first, implicitly
- * or not.
+ * analyzed under a search_path of pg_catalog alone (stream_execute.c).
  *
  *-------------------------------------------------------------------------
  */

@@ -25,39 +25,23 @@
 #include "parser/parsetree.h"
 #include "rewrite/rewriteManip.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/ruleutils.h"
 
 #include "compat.h"
 #include "stream_internal.h"
 
-static void
-set_for_deparse(const char *name, const char *value)
-{
-	(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
-}
-
 /* Until stream_leave_deparse (or an error) texts come out unambiguous. */
 int
 stream_enter_deparse(void)
 {
-	int			nest_level = NewGUCNestLevel();
-
-	set_for_deparse("search_path", "pg_catalog, pg_temp");
-	set_for_deparse("DateStyle", "ISO, YMD");
-	set_for_deparse("IntervalStyle", "postgres");
-	set_for_deparse("TimeZone", "UTC");
-	set_for_deparse("extra_float_digits", "1");
-	set_for_deparse("quote_all_identifiers", "off");
-	return nest_level;
+	return catalog_enter_neutral();
 }
 
 void
 stream_leave_deparse(int nest_level)
 {
-	AtEOXact_GUC(false, nest_level);
+	catalog_leave_neutral(nest_level);
 }
 
 char *

@@ -34,6 +34,7 @@
 
 #include "catalog_spi.h"
 #include "stream_batch.h"
+#include "stream_execute.h"
 
 /* Kafka's columns that say where a row stands, and nothing of it. */
 static bool
@@ -149,15 +150,7 @@ grant_view(const StreamWorker *w, Oid viewid, const char *columns)
 static void
 check_query(const StreamWorker *w)
 {
-	UserContext user;
-
-	catalog_enter_user(&user, w->def->owner, &w->settings);
-	SPI_connect();
-	if (SPI_execute(psprintf("EXPLAIN %s", w->def->query), false, 0) < 0)
-		elog(ERROR, "could not check the rights of stream \"%s\"",
-			 w->def->name);
-	SPI_finish();
-	catalog_leave_user(&user);
+	statement_check(w->def->query, w->def->owner, &w->def->settings);
 }
 
 /*

@@ -1,35 +1,36 @@
 /*-------------------------------------------------------------------------
  *
  * stream_run.c
- *	  One compiled statement: prepare it once a segment, run it as the owner.
+ *	  One compiled statement of a batch: run it as the owner.
  *
- * Statements are prepared when first used and kept, one set a segment of the
- * ring, since they differ in the view they name.  They are planned for each
- * batch's own range of rows: a generic plan, made for a few rows, joins by
- * nested loops.  Only the probe, which runs over ever smaller ranges, is
- * planned once.  They all take the eight
+ * Texts are compiled when first used and kept, one set a segment of the
+ * ring, since they differ in the view they name.  They all take the eight
  * parameters of stream.h.  All statements of a batch see the batch's
  * snapshot (and what earlier statements of it wrote), and run with the
  * stream owner's rights and the settings captured at its creation, in a
- * security-restricted context.
+ * security-restricted context (stream_execute.c).
  *
- * A statement's result stays in SPI_tuptable until the next one; the caller
- * is connected to SPI.
+ * A statement's result stays until the next one, and is read with the
+ * functions below.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "catalog/pg_type_d.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "catalog_spi.h"
 #include "stream_batch.h"
+#include "stream_execute.h"
 
+/* Of the statement run last. */
+static StatementResult result;
 
 static const char *
 step_sql(const StreamStatements *s, StepKind step)
@@ -75,15 +76,12 @@ step_sql(const StreamStatements *s, StepKind step)
 static void
 free_plans(SegmentPlans *plans)
 {
-	for (int i = 0; i < STREAM_NSTEPS; i++)
-		if (plans->plans[i])
-			SPI_freeplan(plans->plans[i]);
 	if (plans->cxt)
 		MemoryContextDelete(plans->cxt);
 	memset(plans, 0, sizeof(*plans));
 }
 
-/* Forget all prepared statements, when the definition has changed. */
+/* Forget all statements, when the definition has changed. */
 void
 step_forget(StreamWorker *w)
 {
@@ -173,29 +171,6 @@ tids_array(const ItemPointerData *tids, int n)
 										   TYPALIGN_SHORT));
 }
 
-static SPIPlanPtr
-step_plan(StreamWorker *w, SegmentPlans *plans, StepKind step)
-{
-	Oid			types[STREAM_NPARAMS] = {TIDOID, TIDOID, INT8ARRAYOID,
-	INT8ARRAYOID, TIMESTAMPTZOID, TIDARRAYOID, INT8OID, INT8OID};
-	SPIPlanPtr	plan = plans->plans[step];
-
-	if (plan)
-		return plan;
-	plan = SPI_prepare_cursor(step_sql(plans->statements, step),
-							  STREAM_NPARAMS, types,
-							  step == STEP_PROBE ? CURSOR_OPT_GENERIC_PLAN :
-							  CURSOR_OPT_CUSTOM_PLAN);
-	if (plan == NULL)
-		elog(ERROR, "could not prepare a statement of stream \"%s\": %s",
-			 w->def->name, SPI_result_code_string(SPI_result));
-	if (SPI_keepplan(plan) != 0)
-		elog(ERROR, "could not keep a statement of stream \"%s\"",
-			 w->def->name);
-	plans->plans[step] = plan;
-	return plan;
-}
-
 /*
  * Run a step.  It runs as the stream's owner; on an ERROR the
  * (sub)transaction's abort puts the user back.
@@ -206,9 +181,10 @@ step_run(StreamWorker *w, StreamBatch *batch, StepKind step,
 {
 	SegmentPlans *plans = segment_plans(w, batch);
 	Datum		values[STREAM_NPARAMS];
-	UserContext user;
-	int			rc;
 
+	if (result.cxt == NULL)
+		result.cxt = AllocSetContextCreate(w->cxt, "weir result",
+										   ALLOCSET_DEFAULT_SIZES);
 	values[0] = PointerGetDatum(unconstify(ItemPointerData *,
 										   &args->from));
 	values[1] = PointerGetDatum(unconstify(ItemPointerData *,
@@ -219,15 +195,20 @@ step_run(StreamWorker *w, StreamBatch *batch, StepKind step,
 	values[5] = tids_array(args->without, args->nwithout);
 	values[6] = Int64GetDatum(args->hash_lo);
 	values[7] = Int64GetDatum(args->hash_hi);
+	statement_run(&result, step_sql(plans->statements, step), values, NULL,
+				  w->def->owner, &w->def->settings, batch->snapshot);
+}
 
-	catalog_enter_user(&user, w->def->owner, &w->settings);
-	rc = SPI_execute_snapshot(step_plan(w, plans, step), values, NULL,
-							  batch->snapshot, InvalidSnapshot, false, true,
-							  0);
-	if (rc < 0)
-		elog(ERROR, "a statement of stream \"%s\" failed: %s", w->def->name,
-			 SPI_result_code_string(rc));
-	catalog_leave_user(&user);
+uint64
+step_rows(void)
+{
+	return result.nrows;
+}
+
+int
+step_columns(void)
+{
+	return result.tupdesc != NULL ? result.tupdesc->natts : 0;
 }
 
 /* A column of the first row of the last result; 0 when NULL or no row. */
@@ -237,25 +218,32 @@ step_int8(int column)
 	bool		isnull;
 	Datum		d;
 
-	if (SPI_processed == 0 || SPI_tuptable == NULL)
+	if (result.nrows == 0)
 		return 0;
-	d = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column,
-					  &isnull);
+	d = step_datum(0, column, &isnull);
 	return isnull ? 0 : DatumGetInt64(d);
 }
 
 Datum
 step_datum(uint64 row, int column, bool *isnull)
 {
-	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc,
-						 column, isnull);
+	Assert(row < result.nrows && column <= result.tupdesc->natts);
+	return heap_getattr(result.rows[row], column, result.tupdesc, isnull);
 }
 
 char *
 step_text(uint64 row, int column)
 {
-	return SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc,
-						column);
+	Oid			output;
+	bool		is_varlena;
+	bool		isnull;
+	Datum		d = step_datum(row, column, &isnull);
+
+	if (isnull)
+		return NULL;
+	getTypeOutputInfo(TupleDescAttr(result.tupdesc, column - 1)->atttypid,
+					  &output, &is_varlena);
+	return OidOutputFunctionCall(output, d);
 }
 
 /*

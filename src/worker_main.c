@@ -73,6 +73,7 @@ static void
 configure_session(void)
 {
 	static const char *const settings[][2] = {
+		{"search_path", "pg_catalog, pg_temp"},
 		{"synchronous_commit", "off"},
 		{"statement_timeout", "0"},
 		{"idle_in_transaction_session_timeout", "0"},

@@ -153,12 +153,8 @@ read_definition(StreamWorker *w, const WorkerArgs *args)
 	w->options.emit_on_close = w->def->emit_on_close;
 	w->options.allowed_lateness = w->def->allowed_lateness;
 	w->options.key = w->def->option_key;
-	w->settings = w->def->settings;
-	if (strstr(w->settings.search_path, "pg_catalog") != NULL)
-		w->settings.search_path = psprintf("pg_catalog, %s",
-										   w->settings.search_path);
-	catalog_enter_user(&user, w->def->owner, &w->settings);
-	w->plan = stream_analyze(w->def->query, &w->options);
+	catalog_enter_user(&user, w->def->owner, &w->def->settings);
+	w->plan = stream_analyze_stored(w->def->query, &w->options);
 	catalog_leave_user(&user);
 	w->dead_letters = dead_letter_count(w->source->source_id,
 										w->def->stream_id);
