@@ -63,6 +63,7 @@ typedef struct Decoder Decoder;
 extern Decoder *decoder_create(const SourceDef *source, Relation relation,
 							   TupleDesc segment_desc, MemoryContext cxt);
 extern void decoder_free(Decoder *decoder);
+extern void decoder_take_over(Decoder *decoder, const Decoder *before);
 
 /*
  * Decode n records (all KAFKA_RECORD) into slots[0 .. *nslots) and

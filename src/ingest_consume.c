@@ -35,6 +35,7 @@
 #include "errors.h"
 #include "fdw.h"
 #include "ingest.h"
+#include "ingest_follow.h"
 #include "settings.h"
 #include "worker.h"
 
@@ -295,6 +296,8 @@ stage_batch(Ingest *ingest, KafkaMessage *records, int nrecords)
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	MemoryContextSwitchTo(ingest->batch_cxt);
+	if (follow_outdated())
+		follow_compile(ingest);
 	tally.records = records;
 	tally.nrecords = nrecords;
 	tally.outcomes = palloc0(sizeof(DecodeOutcome) * Max(nrecords, 1));

@@ -38,6 +38,7 @@
 
 #include "ingest_decode.h"
 #include "ingest_decode_path.h"
+#include "ingest_follow.h"
 
 /* Offsets of the Kafka columns from the first of them in the table. */
 enum
@@ -116,7 +117,7 @@ plan_expression(Compilation *state, Node *expression)
 {
 	bms_free(state->used);
 	state->used = NULL;
-	return expression_planner((Expr *) renumber_mutator(expression, state));
+	return follow_plan((Expr *) renumber_mutator(expression, state));
 }
 
 /*
@@ -427,6 +428,22 @@ decoder_create(const SourceDef *source, Relation relation,
 	}
 	MemoryContextSwitchTo(oldcontext);
 	return decoder;
+}
+
+/* Which columns have been found stays known when a source is compiled anew. */
+void
+decoder_take_over(Decoder *decoder, const Decoder *before)
+{
+	decoder->nmissing = 0;
+	for (int i = 0; i < decoder->ndecoded; i++)
+	{
+		ColumnPlan *column = &decoder->columns[i];
+
+		for (int j = 0; j < before->ndecoded; j++)
+			if (before->columns[j].attnum == column->attnum)
+				column->found = before->columns[j].found;
+		decoder->nmissing += !column->found;
+	}
 }
 
 void

@@ -41,6 +41,7 @@
 #include "errors.h"
 #include "fdw.h"
 #include "ingest.h"
+#include "ingest_follow.h"
 #include "settings.h"
 #include "worker.h"
 
@@ -132,18 +133,9 @@ open_client(Ingest *ingest, int npartitions)
 static void
 make_decoder(Ingest *ingest)
 {
-	Relation	rel;
-	UserContext user;
-
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	rel = table_open(ingest->source->relid, AccessShareLock);
-	catalog_enter_user(&user, ingest->source->owner,
-					   &ingest->source->settings);
-	ingest->decoder = decoder_create(ingest->source, rel,
-									 ingest->segment_desc, ingest->cxt);
-	catalog_leave_user(&user);
-	table_close(rel, AccessShareLock);
+	follow_compile(ingest);
 	ingest->dead_letters = dead_letter_count(ingest->source->source_id, 0);
 	PopActiveSnapshot();
 	CommitTransactionCommand();

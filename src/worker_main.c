@@ -26,6 +26,8 @@
 #include "storage/ipc.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
+#include "utils/inval.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "settings.h"
@@ -91,6 +93,17 @@ configure_session(void)
 }
 
 /*
+ * PostgreSQL plans the checks of a domain once a session, functions inlined,
+ * and forgets them when a constraint changes, but not when a function does.
+ * A worker lives long, so here they are forgotten then, too.
+ */
+static void
+function_changed(Datum arg, int cache, uint32 hash)
+{
+	CallSyscacheCallbacks(CONSTROID, 0);
+}
+
+/*
  * Signal handlers, connection, entry in shared memory.  Errors end the
  * worker; its parent starts it again, later and later.
  */
@@ -134,6 +147,7 @@ worker_begin(const WorkerArgs *args)
 	else
 		BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	configure_session();
+	CacheRegisterSyscacheCallback(PROCOID, function_changed, (Datum) 0);
 }
 
 /* Register a worker; false when the server has no free slot for one. */
