@@ -106,6 +106,7 @@ CREATE TABLE weir_internal.stream (
 	options					jsonb NOT NULL,
 	start_from				text,
 	settings				text[] NOT NULL,
+	objects					text[],
 	uses_key				boolean NOT NULL,
 	uses_headers			boolean NOT NULL,
 	paused					boolean NOT NULL DEFAULT false,
@@ -135,6 +136,7 @@ COMMENT ON COLUMN weir_internal.stream.batch_interval IS 'least time between mic
 COMMENT ON COLUMN weir_internal.stream.options IS 'options as given to create_stream';
 COMMENT ON COLUMN weir_internal.stream.start_from IS 'its own first position; NULL: the source''s';
 COMMENT ON COLUMN weir_internal.stream.settings IS 'name=value of search_path, TimeZone, DateStyle, IntervalStyle at creation: what the query sees';
+COMMENT ON COLUMN weir_internal.stream.objects IS 'functions, operators and conversions outside pg_catalog that the query and its statements used at creation: whatever is created later, they may use no others; NULL: not recorded';
 COMMENT ON COLUMN weir_internal.stream.uses_key IS 'the query reads kafka_key';
 COMMENT ON COLUMN weir_internal.stream.uses_headers IS 'the query reads kafka_headers';
 COMMENT ON COLUMN weir_internal.stream.paused IS 'by weir.pause()';

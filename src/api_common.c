@@ -299,11 +299,7 @@ api_qualified_name(Oid relid)
 StreamStatements *
 api_compile(const StreamDef *def, StreamPlan **plan)
 {
-	StreamOptions options = {
-		.emit_on_close = def->emit_on_close,
-		.allowed_lateness = def->allowed_lateness,
-		.key = def->option_key
-	};
+	StreamOptions options;
 	char	   *target = api_qualified_name(def->target);
 	StreamStatements *statements;
 	UserContext save;
@@ -313,8 +309,8 @@ api_compile(const StreamDef *def, StreamPlan **plan)
 				errcode(ERRCODE_UNDEFINED_TABLE),
 				errmsg("target of stream \"%s\" has been dropped", def->name),
 				errhint("Drop the stream and make it anew."));
+	*plan = stream_read_stored(def, &options);
 	catalog_enter_user(&save, def->owner, &def->settings);
-	*plan = stream_analyze_stored(def->query, &options);
 	statements = stream_compile(*plan, &options,
 								WEIR_INTERNAL_SCHEMA ".segment",
 								api_qualified_name(def->state), target);

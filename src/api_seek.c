@@ -234,8 +234,8 @@ run_statement(const Seek *seek, const char *sql)
 	nulls[4] = false;
 	result.cxt = AllocSetContextCreate(CurrentMemoryContext, "weir seek",
 									   ALLOCSET_DEFAULT_SIZES);
-	statement_run(&result, sql, values, nulls, seek->def->owner,
-				  &seek->def->settings, GetTransactionSnapshot());
+	statement_run(&result, seek->def, seek->plan, sql, values, nulls,
+				  GetTransactionSnapshot());
 	MemoryContextDelete(result.cxt);
 }
 

@@ -33,6 +33,7 @@
 
 #include "api.h"
 #include "catalog_spi.h"
+#include "objects.h"
 #include "settings.h"
 #include "stream_execute.h"
 #include "worker.h"
@@ -365,6 +366,9 @@ insert_stream(const StreamArgs *args, const StreamPlan *plan, int32 id,
 	const char *start_from = args->start_from ? args->start_from->text : NULL;
 	Datum		keys = catalog_text_array(plan->key_columns);
 	char	   *query = stream_deparse(plan);
+	Datum		objects = catalog_objects_datum(stream_objects(plan,
+															   &args->analysis,
+															   state, target));
 
 	catalog_capture_settings(&settings);
 	{
@@ -390,6 +394,7 @@ insert_stream(const StreamArgs *args, const StreamPlan *plan, int32 id,
 			{TEXTARRAYOID, catalog_settings_datum(&settings), false},
 			CATALOG_BOOL(plan->uses_key),
 			CATALOG_BOOL(plan->uses_headers),
+			{TEXTARRAYOID, objects, false},
 		};
 
 		catalog_begin(&access);
@@ -398,10 +403,11 @@ insert_stream(const StreamArgs *args, const StreamPlan *plan, int32 id,
 							"  window_kind, query, target, target_created,"
 							"  state, key_columns, emit, allowed_lateness,"
 							"  late_rows, on_error, batch_interval, options,"
-							"  start_from, settings, uses_key, uses_headers)"
+							"  start_from, settings, uses_key, uses_headers,"
+							"  objects)"
 							" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9,"
 							"  $10, $11::name[], $12, $13, $14, $15, $16,"
-							"  $17, $18, $19, $20, $21)",
+							"  $17, $18, $19, $20, $21, $22)",
 							lengthof(values), values) != 1)
 			elog(ERROR, "stream was not recorded");
 		catalog_execute("INSERT INTO weir_internal.stream_state (stream_id)"
@@ -439,7 +445,8 @@ check_read_privileges(const StreamPlan *plan)
 	CapturedSettings settings;
 
 	catalog_capture_settings(&settings);
-	statement_check(stream_deparse(plan), GetUserId(), &settings);
+	statement_check(stream_deparse(plan), GetUserId(), &settings,
+					objects_of((Node *) plan->query));
 }
 
 Datum
@@ -465,7 +472,8 @@ weir_create_stream(PG_FUNCTION_ARGS)
 	}
 	api_check_name_free(args.name);
 
-	plan = stream_analyze(args.query, &args.analysis);
+	plan = stream_settle(stream_analyze(args.query, &args.analysis),
+						 &args.analysis);
 	LockRelationOid(plan->source_relid, AccessShareLock);
 	source = catalog_source_by_relid(plan->source_relid, false);
 	check_read_privileges(plan);

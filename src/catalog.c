@@ -222,6 +222,13 @@ catalog_text_array(List *texts)
 										   TYPALIGN_INT));
 }
 
+Datum
+catalog_objects_datum(List *objects)
+{
+	return objects != NIL ? catalog_text_array(objects) :
+		PointerGetDatum(construct_empty_array(TEXTOID));
+}
+
 void
 catalog_lock_names(void)
 {
@@ -459,7 +466,7 @@ read_source(const CatalogAccess *access, uint64 row)
 	"  coalesce(nullif(m.options -> 'dead_letter_limit', 'null')::int8, 0)," \
 	"  coalesce(nullif(m.options -> 'fillfactor', 'null')::int4, 70)," \
 	"  m.paused, m.failed_message, m.failed_sqlstate, e.seek_generation," \
-	"  m.settings, m.xmin" \
+	"  m.settings, m.objects IS NOT NULL, m.objects, m.xmin" \
 	" FROM weir_internal.stream m" \
 	" JOIN weir_internal.source s USING (source_id)" \
 	" JOIN weir_internal.stream_state e USING (stream_id) "
@@ -522,6 +529,8 @@ read_stream(const CatalogAccess *access, uint64 row)
 	def->failed_sqlstate = catalog_next_text(&r);
 	def->seek_generation = catalog_next_int8(&r);
 	next_settings(&r, &def->settings);
+	def->objects_recorded = catalog_next_bool(&r);
+	def->objects = next_names(&r);
 	def->version = next_xid(&r);
 	return def;
 }

@@ -113,6 +113,9 @@ typedef struct StreamDef
 	char	   *failed_sqlstate;
 	int64		seek_generation;	/* grows with each seek */
 	CapturedSettings settings;
+	List	   *objects;		/* of char *: what the query's analysis found
+								 * at creation (objects.h) */
+	bool		objects_recorded;	/* false: not known */
 	TransactionId version;		/* of the row: catalog_stream_changed() */
 } StreamDef;
 

@@ -81,6 +81,7 @@ extern char *catalog_next_text(CatalogRow *r);	/* NULL: NULL; of any type */
 
 /* A List of char * as a text[] datum; 0 for NIL. */
 extern Datum catalog_text_array(List *texts);
+extern Datum catalog_objects_datum(List *objects);
 
 /*
  * Nobody else makes, renames or drops sources and streams until the end of

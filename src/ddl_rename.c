@@ -33,7 +33,9 @@ typedef struct StoredQuery
 {
 	StreamDef  *def;
 	StreamPlan *plan;
+	StreamOptions options;
 	char	   *text;			/* deparsed after the rename */
+	List	   *objects;		/* as they are called after the rename */
 } StoredQuery;
 
 typedef struct StoredFilter
@@ -53,16 +55,8 @@ static void
 analyze_query(void *arg)
 {
 	StoredQuery *stored = arg;
-	StreamOptions options = {
-		.emit_on_close = stored->def->emit_on_close,
-		.allowed_lateness = stored->def->allowed_lateness,
-		.key = stored->def->option_key
-	};
-	UserContext save;
 
-	catalog_enter_user(&save, stored->def->owner, &stored->def->settings);
-	stored->plan = stream_analyze_stored(stored->def->query, &options);
-	catalog_leave_user(&save);
+	stored->plan = stream_read_stored(stored->def, &stored->options);
 }
 
 static void
@@ -71,6 +65,19 @@ deparse_query(void *arg)
 	StoredQuery *stored = arg;
 
 	stored->text = stream_deparse(stored->plan);
+}
+
+/* As the owner, who may look into the schemas that the texts name. */
+static void
+list_objects(void *arg)
+{
+	StoredQuery *stored = arg;
+	UserContext save;
+
+	catalog_enter_user(&save, stored->def->owner, &stored->def->settings);
+	stored->objects = stream_objects(stored->plan, &stored->options,
+									 stored->def->state, stored->def->target);
+	catalog_leave_user(&save);
 }
 
 static void
@@ -98,6 +105,19 @@ may_hold(const char *text, const char *name)
 	return name == NULL || strstr(text, quote_identifier(name)) != NULL;
 }
 
+static bool
+any_holds(List *texts, const char *name)
+{
+	ListCell   *lc;
+
+	foreach(lc, texts)
+	{
+		if (may_hold(lfirst(lc), name))
+			return true;
+	}
+	return false;
+}
+
 StoredTexts *
 ddl_rename_begin(const char *name)
 {
@@ -109,7 +129,8 @@ ddl_rename_begin(const char *name)
 		StoredQuery *stored = palloc0(sizeof(StoredQuery));
 
 		stored->def = lfirst(lc);
-		if (may_hold(stored->def->query, name) &&
+		if ((may_hold(stored->def->query, name) ||
+			 any_holds(stored->def->objects, name)) &&
 			error_guard(analyze_query, stored, false) == NULL)
 			texts->queries = lappend(texts->queries, stored);
 	}
@@ -140,6 +161,38 @@ store_text(const char *sql, int32 id, const char *before, const char *after)
 	worker_wakeup_at_commit();
 }
 
+static bool
+same_texts(const List *a, const List *b)
+{
+	const ListCell *la;
+	const ListCell *lb;
+
+	forboth(la, a, lb, b)
+	{
+		if (strcmp(lfirst(la), lfirst(lb)) != 0)
+			return false;
+	}
+	return list_length(a) == list_length(b);
+}
+
+static void
+store_objects(const StoredQuery *stored)
+{
+	CatalogAccess access;
+	CatalogArg	args[] = {
+		CATALOG_INT4(stored->def->stream_id),
+		{TEXTARRAYOID, catalog_objects_datum(stored->objects), false}
+	};
+
+	if (same_texts(stored->objects, stored->def->objects))
+		return;
+	catalog_begin(&access);
+	catalog_execute("UPDATE weir_internal.stream SET objects = $2"
+					" WHERE stream_id = $1", lengthof(args), args);
+	catalog_end(&access);
+	worker_wakeup_at_commit();
+}
+
 void
 ddl_rename_end(StoredTexts *texts)
 {
@@ -154,6 +207,9 @@ ddl_rename_end(StoredTexts *texts)
 					   " WHERE stream_id = $1",
 					   stored->def->stream_id, stored->def->query,
 					   stored->text);
+		if (stored->def->objects_recorded &&
+			error_guard(list_objects, stored, false) == NULL)
+			store_objects(stored);
 	}
 	foreach(lc, texts->filters)
 	{

@@ -75,6 +75,8 @@ typedef struct StreamPlan
 	bool		uses_key;		/* reads kafka_key */
 	bool		uses_headers;
 	int64		window_size;	/* us, of the longest; 0: no window */
+	List	   *objects;		/* of char *: all that its statements may
+								 * find, by stream_read_stored() */
 	Query	   *query;			/* analyzed, private */
 	void	   *private;		/* stream_compile.c's */
 } StreamPlan;
@@ -195,14 +197,34 @@ typedef struct StreamStatements
 
 /*
  * Parse, analyze and check a query against what can be kept incrementally;
- * refusals are ERRORs with a hint.  Runs as the caller.  A user's query is
- * read under the settings of the session, one of the catalog as it was
- * written.
+ * refusals are ERRORs with a hint.  Runs as the caller, under the settings
+ * of the session.
  */
 extern StreamPlan *stream_analyze(const char *query,
 								  const StreamOptions *options);
-extern StreamPlan *stream_analyze_stored(const char *query,
-										 const StreamOptions *options);
+
+/*
+ * At creation: the plan of the query as it will be stored and read; an ERROR
+ * when that would not mean the same.
+ */
+extern StreamPlan *stream_settle(const StreamPlan *plan,
+								 const StreamOptions *options);
+
+/*
+ * What the query and the statements made from it find that is not
+ * PostgreSQL's own, as the caller: to be recorded (objects.h).  Of the query
+ * alone when there is no target.
+ */
+extern List *stream_objects(const StreamPlan *plan,
+							const StreamOptions *options, Oid state,
+							Oid target);
+
+/*
+ * The plan of a stream in the catalog, read as its owner, and the options
+ * that go with it.  An ERROR when it would not mean what it meant.
+ */
+extern StreamPlan *stream_read_stored(const StreamDef *def,
+									  StreamOptions *options);
 
 /* The query deparsed with every name qualified, for the catalog. */
 extern char *stream_deparse(const StreamPlan *plan);

@@ -784,13 +784,3 @@ stream_analyze(const char *query, const StreamOptions *options)
 {
 	return stream_analyze_with(query, options, source_in_catalog, NULL);
 }
-
-StreamPlan *
-stream_analyze_stored(const char *query, const StreamOptions *options)
-{
-	int			nest_level = catalog_enter_neutral();
-	StreamPlan *plan = stream_analyze(query, options);
-
-	catalog_leave_neutral(nest_level);
-	return plan;
-}

@@ -38,6 +38,7 @@
 #include "utils/snapmgr.h"
 
 #include "compat.h"
+#include "objects.h"
 #include "stream_execute.h"
 
 /* Keeps the rows of a result in its context. */
@@ -95,14 +96,13 @@ hide_position(void *arg)
 }
 
 /* Under a search_path of pg_catalog; takes the locks. */
-static Query *
-analyze(const char *sql)
+Query *
+statement_analyze(const char *sql)
 {
 	ErrorContextCallback callback;
 	int			nest_level = catalog_enter_neutral();
 	List	   *raw;
 	Query	   *query;
-	List	   *rewritten;
 
 	callback.callback = hide_position;
 	callback.arg = NULL;
@@ -112,13 +112,30 @@ analyze(const char *sql)
 	raw = raw_parser(sql, RAW_PARSE_DEFAULT);
 	query = parse_analyze_fixedparams(linitial_node(RawStmt, raw), sql,
 									  parameter_types, STREAM_NPARAMS, NULL);
-	rewritten = pg_rewrite_query(query);
-	if (list_length(raw) != 1 || list_length(rewritten) != 1 ||
-		linitial_node(Query, rewritten)->commandType == CMD_UTILITY)
+	if (list_length(raw) != 1)
 		elog(ERROR, "not one statement: %s", sql);
 
 	error_context_stack = callback.previous;
 	catalog_leave_neutral(nest_level);
+	return query->commandType == CMD_UTILITY ? NULL : query;
+}
+
+/*
+ * A statement with views expanded, if it calls what the stream may call: what
+ * was created since, and fits better, is never called.
+ */
+static Query *
+analyze(const char *sql, const List *objects, const char *what)
+{
+	Query	   *query = statement_analyze(sql);
+	List	   *rewritten;
+
+	if (query == NULL)
+		elog(ERROR, "not a statement to be planned: %s", sql);
+	objects_check(objects_add_called(NIL, query), objects, what);
+	rewritten = pg_rewrite_query(query);
+	if (list_length(rewritten) != 1)
+		elog(ERROR, "not one statement: %s", sql);
 	return linitial_node(Query, rewritten);
 }
 
@@ -161,9 +178,9 @@ execute(StatementResult *result, PlannedStmt *plan, const char *sql,
 }
 
 void
-statement_run(StatementResult *result, const char *sql, const Datum *values,
-			  const bool *nulls, Oid owner, const CapturedSettings *settings,
-			  Snapshot snapshot)
+statement_run(StatementResult *result, const StreamDef *def,
+			  const StreamPlan *plan, const char *sql, const Datum *values,
+			  const bool *nulls, Snapshot snapshot)
 {
 	MemoryContext cxt = result->cxt;
 	MemoryContext work;
@@ -179,8 +196,8 @@ statement_run(StatementResult *result, const char *sql, const Datum *values,
 	work = AllocSetContextCreate(cxt, "weir statement",
 								 ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(work);
-	catalog_enter_user(&user, owner, settings);
-	query = analyze(sql);
+	catalog_enter_user(&user, def->owner, &def->settings);
+	query = analyze(sql, plan->objects, psprintf("stream \"%s\"", def->name));
 	execute(result, pg_plan_query(query, sql, CURSOR_OPT_PARALLEL_OK, params),
 			sql, params, snapshot);
 	catalog_leave_user(&user);
@@ -189,14 +206,15 @@ statement_run(StatementResult *result, const char *sql, const Datum *values,
 }
 
 void
-statement_check(const char *sql, Oid owner, const CapturedSettings *settings)
+statement_check(const char *sql, Oid owner, const CapturedSettings *settings,
+				const List *objects)
 {
 	UserContext user;
 	PlannedStmt *plan;
 	QueryDesc  *desc;
 
 	catalog_enter_user(&user, owner, settings);
-	plan = pg_plan_query(analyze(sql), sql, 0, NULL);
+	plan = pg_plan_query(analyze(sql, objects, "the query"), sql, 0, NULL);
 	desc = CreateQueryDesc(plan, sql, GetActiveSnapshot(), InvalidSnapshot,
 						   None_Receiver, NULL, NULL, 0);
 	ExecutorStart(desc, EXEC_FLAG_EXPLAIN_ONLY);

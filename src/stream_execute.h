@@ -25,22 +25,26 @@ typedef struct StatementResult
 } StatementResult;
 
 /*
- * Run a statement with the parameters of stream.h (nulls: NULL for none of
- * them) under a snapshot, which is left as it is, and after which what this
- * transaction has written is seen.  The caller is in a transaction; it need
- * not be connected to SPI.
+ * Run a statement of a stream, whose plan is by stream_read_stored(), with
+ * the parameters of stream.h (nulls: NULL for none of them) under a snapshot,
+ * which is left as it is, and after which what this transaction has written
+ * is seen.  The caller is in a transaction; it need not be connected to SPI.
  */
-extern void statement_run(StatementResult *result, const char *sql,
-						  const Datum *values, const bool *nulls, Oid owner,
-						  const CapturedSettings *settings,
+extern void statement_run(StatementResult *result, const StreamDef *def,
+						  const StreamPlan *plan, const char *sql,
+						  const Datum *values, const bool *nulls,
 						  Snapshot snapshot);
+
+/* Analyze it, and no more; NULL: it is none that is planned. */
+extern Query *statement_analyze(const char *sql);
 
 /*
  * Make a query ready to run, which asks for every privilege that running it
  * would need, those behind views and inlined functions included, and do not
- * run it.
+ * run it.  objects: all that it may call.
  */
 extern void statement_check(const char *sql, Oid owner,
-							const CapturedSettings *settings);
+							const CapturedSettings *settings,
+							const List *objects);
 
 #endif							/* WEIR_STREAM_EXECUTE_H */

@@ -150,7 +150,8 @@ grant_view(const StreamWorker *w, Oid viewid, const char *columns)
 static void
 check_query(const StreamWorker *w)
 {
-	statement_check(w->def->query, w->def->owner, &w->def->settings);
+	statement_check(w->def->query, w->def->owner, &w->def->settings,
+					w->plan->objects);
 }
 
 /*

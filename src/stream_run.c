@@ -195,8 +195,8 @@ step_run(StreamWorker *w, StreamBatch *batch, StepKind step,
 	values[5] = tids_array(args->without, args->nwithout);
 	values[6] = Int64GetDatum(args->hash_lo);
 	values[7] = Int64GetDatum(args->hash_hi);
-	statement_run(&result, step_sql(plans->statements, step), values, NULL,
-				  w->def->owner, &w->def->settings, batch->snapshot);
+	statement_run(&result, w->def, w->plan, step_sql(plans->statements, step),
+				  values, NULL, batch->snapshot);
 }
 
 uint64

@@ -130,8 +130,6 @@ relation_text(Oid relid)
 static void
 read_definition(StreamWorker *w, const WorkerArgs *args)
 {
-	UserContext user;
-
 	w->generation = worker_catalog_generation();
 	w->advance_stale = true;
 	StartTransactionCommand();
@@ -150,12 +148,7 @@ read_definition(StreamWorker *w, const WorkerArgs *args)
 				 errmsg("the target of stream \"%s\" does not exist",
 						w->def->name),
 				 errhint("Drop the stream and create it again.")));
-	w->options.emit_on_close = w->def->emit_on_close;
-	w->options.allowed_lateness = w->def->allowed_lateness;
-	w->options.key = w->def->option_key;
-	catalog_enter_user(&user, w->def->owner, &w->def->settings);
-	w->plan = stream_analyze_stored(w->def->query, &w->options);
-	catalog_leave_user(&user);
+	w->plan = stream_read_stored(w->def, &w->options);
 	w->dead_letters = dead_letter_count(w->source->source_id,
 										w->def->stream_id);
 	PopActiveSnapshot();
