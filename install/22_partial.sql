@@ -50,6 +50,14 @@ AS 'MODULE_PATHNAME', 'weir_key_fits';
 COMMENT ON FUNCTION weir_internal.key_fits("any") IS
 'true; raises 54000 when the keys are too large together for a btree index';
 
+CREATE FUNCTION weir_internal.event_time(kafka_timestamp timestamptz)
+RETURNS timestamptz
+LANGUAGE c STABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'weir_event_time';
+
+COMMENT ON FUNCTION weir_internal.event_time(timestamptz) IS
+'its argument; raises 23502 when that is NULL';
+
 CREATE FUNCTION weir_internal.in_batch_support(internal)
 RETURNS internal
 LANGUAGE c IMMUTABLE STRICT

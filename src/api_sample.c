@@ -298,12 +298,8 @@ return_records(const Sample *sample, ReturnSetInfo *result)
 
 		values[0] = Int32GetDatum(record->partition);
 		values[1] = Int64GetDatum(record->offset);
-		if (record->timestamp_ms >= 0)
-		{
-			values[2] = TimestampTzGetDatum(record->timestamp_ms * 1000 -
-											(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY);
-			nulls[2] = false;
-		}
+		values[2] = TimestampTzGetDatum(kafka_time(record->timestamp_ms));
+		nulls[2] = TIMESTAMP_IS_NOBEGIN(kafka_time(record->timestamp_ms));
 		if (record->key)
 		{
 			values[3] = PointerGetDatum(record->key);

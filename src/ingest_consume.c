@@ -56,14 +56,6 @@
 /* With a full ring, and while idleness is judged: look this often. */
 #define TICK_MS 200
 
-static TimestampTz
-kafka_time(int64 ms)
-{
-	return ms < 0 ? DT_NOBEGIN :
-		(ms * 1000) -
-		(int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
-}
-
 /* Records by what became of them, of one batch. */
 typedef struct BatchTally
 {
@@ -234,9 +226,9 @@ tally_outcomes(Ingest *ingest, BatchTally *tally)
 			if ((outcome->has_event_time || outcome->future) &&
 				outcome->event_time < tally->range.min_event)
 				tally->range.min_event = outcome->event_time;
-			if (m->timestamp_ms >= 0 &&
-				kafka_time(m->timestamp_ms) < tally->range.min_kafka)
-				tally->range.min_kafka = kafka_time(m->timestamp_ms);
+			if (!TIMESTAMP_IS_NOBEGIN(kafka_time(m->timestamp_ms)))
+				tally->range.min_kafka = Min(tally->range.min_kafka,
+											 kafka_time(m->timestamp_ms));
 		}
 		else if (outcome->result == DECODE_DEAD)
 			tally->ndead++;

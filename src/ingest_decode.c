@@ -23,6 +23,10 @@
  * error in it is kept until then; when it was thrown, the record is begun
  * anew knowing it (event_failed).
  *
+ * A record without a timestamp of Kafka's has no event time where that is the
+ * source's.  It is staged all the same, and moves no watermark: a stream that
+ * has no windows does not miss it.
+ *
  * Header keys that are not UTF-8 get U+FFFD for what is wrong in them:
  * nobody declared them, so they are no reason to refuse a record.
  *
@@ -244,7 +248,7 @@ fill_kafka_columns(Batch *batch, const KafkaMessage *message,
 	Decoder    *decoder = batch->decoder;
 	Datum	   *values = slot->tts_values;
 	bool	   *isnull = slot->tts_isnull;
-	int64		ms = message->timestamp_ms;
+	TimestampTz time = kafka_time(message->timestamp_ms);
 
 	ExecClearTuple(slot);
 	memset(isnull, true, decoder->segment_desc->natts);
@@ -252,15 +256,8 @@ fill_kafka_columns(Batch *batch, const KafkaMessage *message,
 	isnull[SEGMENT_ATTR_PARTITION - 1] = false;
 	values[SEGMENT_ATTR_OFFSET - 1] = Int64GetDatum(message->offset);
 	isnull[SEGMENT_ATTR_OFFSET - 1] = false;
-	if (ms >= 0 && ms < END_TIMESTAMP / 1000)
-	{
-		TimestampTz time = (TimestampTz) ms * 1000 -
-		(int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) *
-		USECS_PER_DAY;
-
-		values[SEGMENT_ATTR_TIMESTAMP - 1] = TimestampTzGetDatum(time);
-		isnull[SEGMENT_ATTR_TIMESTAMP - 1] = false;
-	}
+	values[SEGMENT_ATTR_TIMESTAMP - 1] = TimestampTzGetDatum(time);
+	isnull[SEGMENT_ATTR_TIMESTAMP - 1] = TIMESTAMP_IS_NOBEGIN(time);
 	if (decoder->fill_key && message->key != NULL)
 	{
 		values[decoder->key_segment] =
@@ -378,6 +375,11 @@ decode_event_time(Batch *batch, TupleTableSlot *slot)
 
 		if (DATE_NOT_FINITE(date))
 			return VALUE_OK;
+		if (date >= TIMESTAMP_END_JULIAN - POSTGRES_EPOCH_JDATE)
+			return value_bad(&batch->values,
+							 ERRCODE_DATETIME_VALUE_OUT_OF_RANGE,
+							 "event time in column \"%s\" is out of range",
+							 decoder->event_name);
 		outcome->event_time = (TimestampTz) date * USECS_PER_DAY;
 	}
 	else
@@ -420,7 +422,18 @@ check_constraints(Batch *batch, TupleTableSlot *slot)
 		}
 	if (outcome->has_event_time || outcome->future)
 		return true;
-	if (slot->tts_isnull[decoder->event_segment])
+	if (decoder->event_is_kafka)
+	{
+		int64		ms = batch->messages[batch->next].timestamp_ms;
+
+		/* Not every stream needs one; see stream_query.c for those that do. */
+		if (ms < 0)
+			return true;
+		dead(batch, ERRCODE_DATETIME_VALUE_OUT_OF_RANGE,
+			 psprintf("Kafka timestamp %lld of the record is out of range",
+					  (long long) ms));
+	}
+	else if (slot->tts_isnull[decoder->event_segment])
 		dead(batch, ERRCODE_NOT_NULL_VIOLATION,
 			 psprintf("event time in column \"%s\" is null",
 					  decoder->event_name));

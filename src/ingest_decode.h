@@ -69,6 +69,7 @@ struct Decoder
 	int			event_segment;	/* index into the slot's values */
 	Oid			event_type;
 	char	   *event_name;
+	bool		event_is_kafka; /* it is kafka_timestamp */
 	ColumnPlan *event_column;	/* generated event time; else NULL */
 	int64		max_future_skew;
 

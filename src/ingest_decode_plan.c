@@ -334,6 +334,8 @@ compile_columns(Compilation *state, const SourceDef *source,
 	decoder->event_segment = state->segment_attr[source->event_time - 1] - 1;
 	decoder->event_type = getBaseType(event->atttypid);
 	decoder->event_name = pstrdup(NameStr(event->attname));
+	decoder->event_is_kafka =
+		source->event_time == state->first_kafka + KAFKA_TIMESTAMP;
 	if (decoder->event_type != TIMESTAMPTZOID &&
 		decoder->event_type != TIMESTAMPOID &&
 		decoder->event_type != DATEOID)

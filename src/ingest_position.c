@@ -77,16 +77,6 @@ ask(Ingest *ingest, KafkaRequestKind kind, int64 time_ms)
 												  REQUEST_TIMEOUT_MS));
 }
 
-/* Timestamp in PostgreSQL's microseconds to Kafka's milliseconds, up. */
-static int64
-kafka_time_ms(TimestampTz time)
-{
-	int64		us = time +
-	(int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
-
-	return us >= 0 ? (us + 999) / 1000 : 0;
-}
-
 /*
  * Offsets of all partitions for a position, palloc'd.  What a position of
  * explicit offsets does not name starts at its beginning; one past the end

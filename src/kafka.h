@@ -24,6 +24,35 @@
 
 typedef struct KafkaClient KafkaClient;
 
+/* Kafka counts milliseconds from 1970, PostgreSQL microseconds from 2000. */
+#define KAFKA_EPOCH_MS \
+	((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY * 1000)
+#define KAFKA_END_MS (END_TIMESTAMP / 1000 + KAFKA_EPOCH_MS)
+
+/*
+ * A timestamp of Kafka's, of which a producer can make anything.
+ * DT_NOBEGIN: the record has none (negative), or none that a timestamp can
+ * hold.
+ */
+static inline TimestampTz
+kafka_time(int64 ms)
+{
+	if (ms < 0 || ms >= KAFKA_END_MS)
+		return DT_NOBEGIN;
+	return (ms - KAFKA_EPOCH_MS) * 1000;
+}
+
+/* The other way, rounded up; Kafka's time begins in 1970. */
+static inline int64
+kafka_time_ms(TimestampTz time)
+{
+	if (time <= -KAFKA_EPOCH_MS * 1000)
+		return 0;
+	if (time >= END_TIMESTAMP)
+		return KAFKA_END_MS;
+	return time / 1000 + (time > 0 && time % 1000 != 0) + KAFKA_EPOCH_MS;
+}
+
 /*
  * After KAFKA_PARTITION_ERROR nothing more of that partition is given out
  * until kafka_start().  Its class is KAFKA_UNKNOWN_TOPIC, KAFKA_OFFSET_GONE,

@@ -29,6 +29,9 @@
 /* Names longer than this are never near another (limit of levenshtein). */
 #define NEAR_MAX_LEN 200
 
+/* Longer than that means nothing, and sums with timestamps stay in range. */
+#define MAX_DURATION (PG_INT64_MAX / 4)
+
 const char *
 options_nearest(const char *name, const char *const *names, int n)
 {
@@ -282,7 +285,7 @@ options_duration(const Interval *interval, const char *what)
 				errdetail("Their length depends on the calendar."),
 				errhint("Give it in days or shorter units."));
 	if (pg_mul_s64_overflow(interval->day, USECS_PER_DAY, &us) ||
-		pg_add_s64_overflow(us, interval->time, &us))
+		pg_add_s64_overflow(us, interval->time, &us) || us > MAX_DURATION)
 		ereport(ERROR,
 				errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				errmsg("\"%s\" is out of range", what));

@@ -136,6 +136,44 @@ replace_window_by_pane(Query *query, const StreamParts *parts)
 								  5, types, false);
 }
 
+/* event_time() around each variable in the argument of a window function. */
+static Node *
+guard_event_time(Node *node, Oid *guard)
+{
+	if (node == NULL)
+		return NULL;
+	if (IsA(node, Var))
+		return (Node *) makeFuncExpr(*guard, TIMESTAMPTZOID, list_make1(node),
+									 InvalidOid, InvalidOid,
+									 COERCE_EXPLICIT_CALL);
+	return expression_tree_mutator(node, guard_event_time, guard);
+}
+
+/*
+ * A row without event time is in no window.  Only Kafka's timestamp can be
+ * missing from a staged row; then the row is this stream's dead letter, but
+ * not if it does not get as far as to the window function.
+ */
+static void
+require_event_time(Query *query, const StreamPlan *plan)
+{
+	const StreamParts *parts = stream_parts(plan);
+	RangeTblEntry *rte = rt_fetch(parts->window_rti, query->rtable);
+	FuncExpr   *func = castNode(FuncExpr,
+								linitial_node(RangeTblFunction,
+											  rte->functions)->funcexpr);
+	Oid			type = TIMESTAMPTZOID;
+	Oid			guard;
+
+	if (strcmp(list_nth(parts->source_columns, parts->event_time - 1),
+			   "kafka_timestamp") != 0)
+		return;
+	guard = LookupFuncName(list_make2(makeString(WEIR_INTERNAL_SCHEMA),
+									  makeString("event_time")),
+						   1, &type, false);
+	linitial(func->args) = guard_event_time(linitial(func->args), &guard);
+}
+
 static void
 add_column(Query *query, Node *expr, const char *name)
 {
@@ -222,6 +260,8 @@ stream_row_stage(const StreamPlan *plan, RowStageColumns columns)
 	Query	   *query = copyObject(plan->query);
 
 	replace_source(query, plan);
+	if (plan->kind == STREAM_WINDOW)
+		require_event_time(query, plan);
 	switch (columns)
 	{
 		case ROW_STAGE_GROUPS:

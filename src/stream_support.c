@@ -31,6 +31,7 @@
 PG_FUNCTION_INFO_V1(weir_in_batch);
 PG_FUNCTION_INFO_V1(weir_in_batch_support);
 PG_FUNCTION_INFO_V1(weir_key_fits);
+PG_FUNCTION_INFO_V1(weir_event_time);
 
 /* Element partition + 1 of an int8[]; false when there is none. */
 static bool
@@ -128,4 +129,16 @@ weir_key_fits(PG_FUNCTION_ARGS)
 				 errdetail("At most %zu bytes are possible.",
 						   KEY_LIMIT)));
 	PG_RETURN_BOOL(true);
+}
+
+/* Its argument, or error 23502 when it is NULL: see stream_query.c. */
+Datum
+weir_event_time(PG_FUNCTION_ARGS)
+{
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NOT_NULL_VIOLATION),
+				 errmsg("event time in column \"kafka_timestamp\" is null"),
+				 errdetail("The record has no timestamp.")));
+	PG_RETURN_DATUM(PG_GETARG_DATUM(0));
 }

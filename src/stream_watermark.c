@@ -45,6 +45,23 @@ partition_idle(const StreamWorker *w, const StreamBatch *batch, int p,
 }
 
 /*
+ * The watermark that a partition with this greatest event time allows.  Where
+ * timestamps begin and end it is none, or the last one, that lateness and
+ * zones can be reckoned with.
+ */
+static TimestampTz
+partition_watermark(const StreamWorker *w, TimestampTz event)
+{
+	int64		disorder = w->source->max_out_of_orderness;
+	int64		margin = 2 * USECS_PER_DAY;
+
+	if (TIMESTAMP_IS_NOBEGIN(event) ||
+		event < MIN_TIMESTAMP + disorder + w->def->allowed_lateness + margin)
+		return DT_NOBEGIN;
+	return Min(event - disorder, END_TIMESTAMP - margin);
+}
+
+/*
  * The watermark after the batch; batch->high and ->max_event are its
  * positions.  *held_by is the partition that is least, or -1.
  */
@@ -53,7 +70,6 @@ watermark_compute(StreamWorker *w, const StreamBatch *batch, int32 *held_by)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz least = DT_NOEND;
-	int64		disorder = w->source->max_out_of_orderness;
 
 	*held_by = -1;
 	if (w->slot)
@@ -61,11 +77,10 @@ watermark_compute(StreamWorker *w, const StreamBatch *batch, int32 *held_by)
 	for (int p = 0; p < w->npartitions; p++)
 	{
 		TimestampTz event = Max(w->max_event[p], batch->max_event[p]);
-		TimestampTz mark;
+		TimestampTz mark = partition_watermark(w, event);
 
 		if (partition_idle(w, batch, p, now))
 			continue;
-		mark = TIMESTAMP_IS_NOBEGIN(event) ? event : event - disorder;
 		if (*held_by < 0 || mark < least)
 		{
 			least = mark;
@@ -80,7 +95,7 @@ watermark_compute(StreamWorker *w, const StreamBatch *batch, int32 *held_by)
 		/* all idle */
 		if (!w->def->on_idle_advance || w->slot == NULL)
 			return w->watermark;
-		least = now - disorder;
+		least = partition_watermark(w, now);
 	}
 	return Max(w->watermark, least);
 }

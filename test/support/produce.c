@@ -5,7 +5,7 @@
  *
  * A line is [PARTITION TAB] [TIMESTAMP TAB] [KEY TAB] PAYLOAD, where the
  * fields in brackets are there iff --partition-field, --timestamp (epoch
- * milliseconds) and --key ask for them, always in this order.  Only a
+ * milliseconds; -1: none) and --key ask for them, always in this order.  Only a
  * newline ends a line, and the last one may lack it.  An empty payload is
  * a record of length 0.
  *
@@ -171,7 +171,7 @@ send_line(Producer *producer, char *line, size_t len)
 	{
 		record.timestamp_ms =
 			parse_int("timestamp", next_field(&line, end, "timestamp"),
-					  0, INT64_MAX);
+					  INT64_MIN, INT64_MAX);
 		if (record.timestamp_ms == TIMESTAMP_NOW)
 			die("line %lld: a timestamp of 0 cannot be produced",
 				(long long) line_number);
