@@ -46,7 +46,7 @@ BEGIN ATOMIC
 END;
 
 COMMENT ON FUNCTION weir.tumble(timestamptz, interval, timestamp, text) IS
-'the tumbling window of ts: windows of the given size, one after the other. origin (local time in timezone; default Monday 2000-01-03 00:00, for sizes in months 2000-01-01) is where some window starts. With a timezone, windows follow its clock: a day has 23 or 25 hours when clocks change, and the window open when a clock is set back is longer by the repeated time. A ts that is NULL or infinite gives NULLs. Errors: 22023 for a size that is not positive or mixes months with days';
+'the tumbling window of ts: windows of the given size, one after the other. origin (local time in timezone; default Monday 2000-01-03 00:00, for sizes in months 2000-01-01) is where some window starts. Sizes of less than a day, or given in hours and smaller units only, are elapsed time from the instant of the origin: each window lasts its size whatever the clocks do. Days, weeks, months and years are of the clock of timezone: a day has 23 or 25 hours when clocks change. A ts that is NULL or infinite gives NULLs. Errors: 22023 for a size that is not positive or mixes months with days';
 
 CREATE FUNCTION weir.hop(ts timestamptz, size interval, slide interval,
 	origin timestamp DEFAULT NULL, timezone text DEFAULT 'UTC',
@@ -56,7 +56,7 @@ LANGUAGE c IMMUTABLE PARALLEL SAFE ROWS 10
 AS 'MODULE_PATHNAME', 'weir_hop';
 
 COMMENT ON FUNCTION weir.hop(timestamptz, interval, interval, timestamp, text) IS
-'the hopping windows of ts, earliest first: windows of the given size, one starting every slide. origin and timezone as for weir.tumble. Errors: 22023 for a slide greater than the size, sizes that are not positive or mix months with days';
+'the hopping windows of ts, earliest first: windows of the given size, one starting every slide. Windows of days may start or end together when clocks are set forward. origin and timezone as for weir.tumble. Errors: 22023 for a slide greater than the size, sizes that are not positive or mix months with days';
 
 CREATE FUNCTION weir.cumulate(ts timestamptz, size interval, step interval,
 	origin timestamp DEFAULT NULL, timezone text DEFAULT 'UTC',

@@ -43,13 +43,13 @@ SELECT window_start AT TIME ZONE 'Europe/Berlin' AS berlin
 FROM weir.tumble('2024-05-01 22:00-04', '1 day', timezone => 'Europe/Berlin');
 SET TimeZone = 'UTC';
 
--- When clocks change, a day has 23 or 25 hours ...
+-- When clocks change, a day has 23 or 25 hours, 24 hours have 24 ...
 SELECT w.*, window_end - window_start AS length
 FROM (VALUES ('2024-03-31 12:00Z'::timestamptz), ('2024-10-27 12:00Z')) t (ts)
 	CROSS JOIN weir.tumble(t.ts, '1 day', timezone => 'Europe/Berlin') w;
 
--- ... and the window open when the clock is set back has an hour more:
--- 02:00 to 03:00 comes twice on this day, and belongs to one window.
+-- ... but an hour is an hour: 02:00 to 03:00 comes twice on this day, and so
+-- does its window.
 SELECT DISTINCT w.*, window_end - window_start AS length
 FROM generate_series('2024-10-26 23:00Z'::timestamptz, '2024-10-27 02:30Z',
 		'10 minutes') ts

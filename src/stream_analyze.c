@@ -294,7 +294,7 @@ check_window(Query *query, FuncExpr *func, StreamPlan *plan)
 				 errmsg("windows in months are not supported in a stream in this release"),
 				 errhint("Give the size in days, hours and smaller units.")));
 	plan->window_size = window.units;
-	parts->window_zone = window.clocks_change;
+	parts->local_clock = window.local_clock;
 }
 
 /* Find the window function in FROM, if there is one, and check its use. */
@@ -465,7 +465,18 @@ make_key(Query *query, StreamPlan *plan, Node *expr)
 	return key;
 }
 
-/* Keys with an output each; of two window columns one suffices. */
+/*
+ * Does window_start tell window_end, and the other way round?  Only hopping
+ * windows on a local clock may share one of them; see stream_window.c.
+ */
+static bool
+one_column_suffices(const StreamPlan *plan)
+{
+	return plan->window_kind == WINDOW_TUMBLE ||
+		!stream_parts(plan)->local_clock;
+}
+
+/* Keys with an output each; of two window columns one may suffice. */
 static void
 check_keys_in_output(Query *query, StreamPlan *plan)
 {
@@ -485,8 +496,17 @@ check_keys_in_output(Query *query, StreamPlan *plan)
 		StreamKey  *key = lfirst(lc);
 
 		position++;
-		if (key->output != NULL || (key->is_window && window_shown))
+		if (key->output != NULL ||
+			(key->is_window && window_shown && one_column_suffices(plan)))
 			continue;
+		if (key->is_window && window_shown)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("group key %s is not in the output of the query",
+							key_text(query, key, position)),
+					 errdetail("Hopping windows of days in a time zone are not told apart by one of window_start and window_end: several start, or end, when clocks are set forward."),
+					 errhint("Add %s to the SELECT list.",
+							 key_text(query, key, position))));
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("group key %s is not in the output of the query",
@@ -544,8 +564,7 @@ collect_keys(Query *query, StreamPlan *plan)
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("the query has a window function, but does not group by its window"),
 					 errhint("Add window_start and window_end of the window function to GROUP BY and to the SELECT list.")));
-		if (windows == 1 && parts->window_zone &&
-			plan->window_kind == WINDOW_HOP)
+		if (windows == 1 && !one_column_suffices(plan))
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("hopping windows in a time zone are not told apart by one of window_start and window_end"),

@@ -59,7 +59,7 @@ typedef struct StreamParts
 	char	   *event_zone;		/* zone that a timestamp is taken at; NULL:
 								 * UTC */
 	char	   *window_args;	/* ", size[, slide], origin, timezone" */
-	bool		window_zone;	/* windows follow clocks that change */
+	bool		local_clock;	/* windows follow a clock that changes */
 	bool		panes;			/* hopping windows share panes */
 	char	   *size_text;		/* size of the window, an interval */
 

@@ -21,6 +21,7 @@
 #include "catalog/pg_index.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_operator.h"
+#include "catalog/pg_type.h"
 #include "parser/parse_coerce.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -253,6 +254,47 @@ stream_target_ddl(const StreamPlan *plan, const char *target, int fillfactor)
 	return table_ddl(target, columns.data, plan->key_columns, fillfactor);
 }
 
+/*
+ * Do different keys stay different in the column?  Those of the same type do
+ * unless it is rounded; so do those of wider types, and what is an error when
+ * it does not fit.
+ */
+static bool
+key_stays(const StreamOutput *output, Form_pg_attribute att)
+{
+	static const Oid safe[][2] = {
+		{INT2OID, INT4OID}, {INT2OID, INT8OID}, {INT2OID, NUMERICOID},
+		{INT4OID, INT2OID}, {INT4OID, INT8OID}, {INT4OID, NUMERICOID},
+		{INT8OID, INT2OID}, {INT8OID, INT4OID}, {INT8OID, NUMERICOID},
+		{FLOAT4OID, FLOAT8OID}, {DATEOID, TIMESTAMPOID}
+	};
+	int32		typmod = att->atttypmod;
+	Oid			type = getBaseTypeAndTypmod(att->atttypid, &typmod);
+	Oid			from = getBaseType(output->type);
+
+	if (type == TEXTOID || type == VARCHAROID)
+		return true;
+	if (type == from)
+		return typmod == -1 || typmod == output->typmod || type == BPCHAROID ||
+			((type == TIMESTAMPTZOID || type == TIMESTAMPOID) &&
+			 typmod == MAX_TIMESTAMP_PRECISION);
+	for (int i = 0; typmod == -1 && i < lengthof(safe); i++)
+		if (from == safe[i][0] && type == safe[i][1])
+			return true;
+	return false;
+}
+
+static bool
+is_key_column(const StreamPlan *plan, const char *name)
+{
+	ListCell   *lc;
+
+	foreach(lc, plan->key_columns)
+		if (strcmp(lfirst(lc), name) == 0)
+		return true;
+	return false;
+}
+
 /* The columns that a stream writes: there, writable, of assignable types. */
 static void
 check_written_columns(const StreamPlan *plan, Relation rel)
@@ -287,6 +329,19 @@ check_written_columns(const StreamPlan *plan, Relation rel)
 							format_type_be(att->atttypid),
 							format_type_be(output->type)),
 					 errhint("Cast the output column of the query.")));
+		if (is_key_column(plan, output->name) && !key_stays(output, att))
+			ereport(ERROR,
+					(errcode(ERRCODE_DATATYPE_MISMATCH),
+					 errmsg("column \"%s\" of target \"%s\" is of type %s, but the key of the stream is of type %s",
+							output->name, RelationGetRelationName(rel),
+							format_type_with_typemod(att->atttypid,
+													 att->atttypmod),
+							format_type_with_typemod(output->type,
+													 output->typmod)),
+					 errdetail("Different keys could become the same."),
+					 errhint("Give the column the type %s, or cast the key in the query.",
+							 format_type_with_typemod(output->type,
+													  output->typmod))));
 	}
 }
 
@@ -316,6 +371,24 @@ check_other_columns(const StreamPlan *plan, Relation rel)
 	}
 }
 
+/* A collation may take different texts for equal, which the query does not. */
+static bool
+tells_apart(const StreamPlan *plan, const char *name, Oid collation)
+{
+	ListCell   *lc;
+
+	if (!OidIsValid(collation) || get_collation_isdeterministic(collation))
+		return true;
+	foreach(lc, plan->outputs)
+	{
+		StreamOutput *output = lfirst(lc);
+
+		if (strcmp(output->name, name) == 0)
+			return output->collation == collation;
+	}
+	return false;
+}
+
 /* Is it a unique index over exactly the key columns, NULLs included? */
 static bool
 index_fits(const StreamPlan *plan, Relation rel, Oid indexoid)
@@ -335,7 +408,8 @@ index_fits(const StreamPlan *plan, Relation rel, Oid indexoid)
 		bool		found = false;
 
 		for (int i = 0; i < form->indnkeyatts; i++)
-			found |= form->indkey.values[i] == attno;
+			found |= form->indkey.values[i] == attno &&
+				tells_apart(plan, lfirst(lc), index->rd_indcollation[i]);
 		fits = fits && found &&
 			(form->indnullsnotdistinct ||
 			 TupleDescAttr(RelationGetDescr(rel), attno - 1)->attnotnull);

@@ -3,13 +3,24 @@
  * stream_window.c
  *	  Window arithmetic: which windows a point in time lies in.
  *
- * Windows are laid out on a local clock: boundary n is origin + n * slide (or
- * size, or step) as the clock of the time zone shows it, so a window of a day
- * has 23 or 25 hours when the clocks change, and windows in months follow the
- * calendar.  A row must nevertheless lie inside its window, and the windows of
- * a tumbling grid must share out time without gaps or overlaps, or a watermark
- * would close a window too early.  A wall clock does not give that by itself:
- * it repeats an hour in autumn and skips one in spring.  So:
+ * There are two kinds of grids.
+ *
+ * Elapsed time: sizes of less than a day, and all that are given (size and
+ * slide) in hours and smaller units only.  Boundary n is the instant of the
+ * origin + n * slide, whatever the clocks do meanwhile.  So each window lasts
+ * exactly its size, and an instant lies in size / slide windows, on every day
+ * of every zone.  Of the zone only its offset at the origin matters: windows
+ * that start at full hours go on to do so where clocks are moved by whole
+ * hours; those of two hours start at odd ones in the other half of the year.
+ *
+ * Local clock: days and weeks (a slide or step in hours, too, when the size
+ * is in days), months and years.  Boundary n is origin + n * slide as the
+ * clock of the time zone shows it, so a window of a day has 23 or 25 hours
+ * when the clocks change, and windows in months follow the calendar.  A row
+ * must nevertheless lie inside its window, and the windows of a tumbling grid
+ * must share out time without gaps or overlaps, or a watermark would close a
+ * window too early.  A wall clock does not give that by itself: it repeats an
+ * hour in autumn and skips one in spring.  So:
  *
  *	 clock(t)  what the local clock shows at t, except that it stands still
  *			   while an hour is repeated: it never goes back
@@ -20,10 +31,15 @@
  *	 W1	 B(l) <= t if and only if l <= clock(t); both never decrease
  *	 W2	 a window [B(l), B(l + size)) of t contains t
  *	 W3	 a grid of tumbling windows shares out all of time
+ *	 W4	 a window of elapsed time lasts its size
+ *	 W5	 a window comes once
  *
- * Hence rows of the repeated hour belong to the window that was open when the
- * clock was set back, which is longer by that hour.  With the default zone,
- * UTC, none of this happens, and a day is 24 hours.
+ * By W3 the start of a tumbling window tells its end, and the end its start,
+ * in any zone.  So it is with hopping windows of elapsed time, or where the
+ * clock never changes.  On a local clock that changes, different boundaries
+ * can be one instant, all those that are skipped at a time: then two hopping
+ * windows may share their start or their end (stream_analyze.c asks), and
+ * even both: that is one window (W5).
  *
  * A pane is the span between two neighbouring boundaries, starts or ends, of
  * overlapping windows: all rows of a pane lie in the same windows.
@@ -32,6 +48,7 @@
  */
 #include "postgres.h"
 
+#include "common/int.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -44,6 +61,15 @@
 /* Monday 2000-01-03, and 2000-01-01 for months; 2000-01-01 is zero. */
 #define DEFAULT_ORIGIN (INT64CONST(2) * USECS_PER_DAY)
 #define DEFAULT_ORIGIN_MONTHS INT64CONST(0)
+
+#define MAX_SIZE_DAYS 100000000
+
+/*
+ * Two instants that the clocks of a zone show alike, or in the wrong order,
+ * are less than this apart: offsets are less than a week (167 hours, in
+ * POSIX's notation), and times as instants are off by less than one, too.
+ */
+#define LOOK_BACK_SECS (14 * SECS_PER_DAY)
 
 #define UNIX_EPOCH_SECS \
 	((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * (int64) SECS_PER_DAY)
@@ -60,8 +86,9 @@ typedef struct WindowGrid
 	bool		months;			/* units are months, else microseconds */
 	int64		size;
 	int64		slide;			/* step of a cumulating window */
-	Timestamp	origin;			/* as the local clock shows it */
-	pg_tz	   *zone;			/* NULL: UTC */
+	Timestamp	origin;			/* as the local clock shows it, or (zone is
+								 * NULL) an instant */
+	pg_tz	   *zone;			/* of the local clock; NULL: elapsed time */
 } WindowGrid;
 
 PG_FUNCTION_INFO_V1(weir_window_start);
@@ -119,34 +146,61 @@ next_change(pg_tz *zone, pg_time_t from, int64 *before, int64 *change,
 
 /* clock(t) of the banner. */
 static Timestamp
-clock_at(const WindowGrid *grid, TimestampTz t)
+clock_at(pg_tz *zone, TimestampTz t)
 {
+	pg_time_t	from = unix_seconds(t) - LOOK_BACK_SECS;
+	int64		shown = PG_INT64_MIN;	/* the most before the last change */
 	int64		before;
 	int64		change;
 	int64		after;
 
-	if (grid->zone == NULL)
+	if (zone == NULL)
 		return t;
-	if (!next_change(grid->zone, unix_seconds(t) - SECS_PER_DAY,
-					 &before, &change, &after) || t < change)
-		return t + before;
-	return Max(t + after, change + before - 1);
+	while (next_change(zone, from, &before, &change, &after) && change <= t)
+	{
+		shown = Max(shown, change + before - 1);
+		from = unix_seconds(change);
+	}
+	return Max(shown, t + before);
 }
 
 /* B(l) of the banner. */
 static TimestampTz
-instant_of(const WindowGrid *grid, Timestamp l)
+instant_of(pg_tz *zone, Timestamp l)
 {
+	pg_time_t	from = unix_seconds(l) - LOOK_BACK_SECS;
+	int64		since = PG_INT64_MIN;	/* the last change */
 	int64		before;
 	int64		change;
 	int64		after;
 
-	if (grid->zone == NULL)
+	if (zone == NULL)
 		return l;
-	if (!next_change(grid->zone, unix_seconds(l) - SECS_PER_DAY,
-					 &before, &change, &after) || l - before < change)
-		return l - before;
-	return Max(l - after, change);
+	while (next_change(zone, from, &before, &change, &after) &&
+		   change <= l - before)
+	{
+		since = change;
+		from = unix_seconds(change);
+	}
+	return Max(since, l - before);
+}
+
+static void
+out_of_range(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+			 errmsg("timestamp out of range")));
+}
+
+static int64
+add_units(int64 a, int64 b)
+{
+	int64		sum;
+
+	if (pg_add_s64_overflow(a, b, &sum))
+		out_of_range();
+	return sum;
 }
 
 /* The grid's point n: units (microseconds or months) after the origin. */
@@ -156,11 +210,24 @@ grid_point(const WindowGrid *grid, int64 n)
 	Interval	span = {0};
 
 	if (!grid->months)
-		return grid->origin + n;
+		return add_units(grid->origin, n);
+	if (n != (int32) n)
+		out_of_range();
 	span.month = (int32) n;
 	return DatumGetTimestamp(DirectFunctionCall2(timestamp_pl_interval,
 												 TimestampGetDatum(grid->origin),
 												 IntervalPGetDatum(&span)));
+}
+
+/* The instant of the grid's point n. */
+static TimestampTz
+grid_instant(const WindowGrid *grid, int64 n)
+{
+	TimestampTz t = instant_of(grid->zone, grid_point(grid, n));
+
+	if (!IS_VALID_TIMESTAMP(t))
+		out_of_range();
+	return t;
 }
 
 /* The greatest n = phase + k * step whose point is at or before l. */
@@ -170,7 +237,7 @@ grid_floor(const WindowGrid *grid, Timestamp l, int64 step, int64 phase)
 	int64		n;
 
 	if (!grid->months)
-		n = l - grid->origin;
+		n = add_units(l, -grid->origin);
 	else
 	{
 		struct pg_tm tm1;
@@ -179,15 +246,13 @@ grid_floor(const WindowGrid *grid, Timestamp l, int64 step, int64 phase)
 
 		if (timestamp2tm(l, NULL, &tm1, &fsec, NULL, NULL) != 0 ||
 			timestamp2tm(grid->origin, NULL, &tm2, &fsec, NULL, NULL) != 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-					 errmsg("timestamp out of range")));
+			out_of_range();
 		n = (tm1.tm_year - tm2.tm_year) * (int64) MONTHS_PER_YEAR +
 			tm1.tm_mon - tm2.tm_mon;
 		if (grid_point(grid, n) > l)
 			n--;
 	}
-	return phase + floor_div(n - phase, step) * step;
+	return phase + floor_div(add_units(n, -phase), step) * step;
 }
 
 /* An interval as microseconds (a day is 24 hours) or as months. */
@@ -202,13 +267,53 @@ interval_units(const Interval *span, const char *what, bool *months)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s of a window mixes months with days", what),
 				 errhint("Give it in months, or in days, hours and smaller units.")));
-	units = *months ? span->month :
-		(int64) span->day * USECS_PER_DAY + span->time;
-	if (units <= 0 || span->day > 100000000)
+	if (*months)
+		units = span->month;
+	else if (span->day > MAX_SIZE_DAYS || span->day < -MAX_SIZE_DAYS ||
+			 pg_add_s64_overflow(span->day * USECS_PER_DAY, span->time,
+								 &units))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s of a window is too large", what)));
+	if (units <= 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s of a window must be greater than zero", what)));
 	return units;
+}
+
+/*
+ * Is the grid one of elapsed time?  Days and months are times of the local
+ * clock, if there is at least one of them in a window.
+ */
+static bool
+elapsed_time(const WindowGrid *grid, const Interval *size,
+			 const Interval *slide)
+{
+	if (grid->months)
+		return false;
+	return grid->size < USECS_PER_DAY ||
+		(size->day == 0 && (slide == NULL || slide->day == 0));
+}
+
+/* NULL for UTC. */
+static pg_tz *
+find_zone(const text *zone)
+{
+	char	   *name = text_to_cstring(zone);
+	pg_tz	   *found = NULL;
+
+	if (pg_strcasecmp(name, "UTC") != 0)
+	{
+		found = pg_tzset(name);
+		if (found == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("time zone \"%s\" not recognized", name),
+					 errhint("Names of time zones are in the view pg_timezone_names.")));
+	}
+	pfree(name);
+	return found;
 }
 
 /* slide is NULL for a tumbling grid; origin is NULL for the default. */
@@ -252,21 +357,11 @@ make_grid(WindowGrid *grid, GridKind kind, const Interval *size,
 	else
 		grid->origin = *origin;
 
-	grid->zone = NULL;
-	if (zone != NULL)
+	grid->zone = zone ? find_zone(zone) : NULL;
+	if (elapsed_time(grid, size, kind == GRID_TUMBLE ? NULL : slide))
 	{
-		char	   *name = text_to_cstring(zone);
-
-		if (pg_strcasecmp(name, "UTC") != 0)
-		{
-			grid->zone = pg_tzset(name);
-			if (grid->zone == NULL)
-				ereport(ERROR,
-						(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						 errmsg("time zone \"%s\" not recognized", name),
-						 errhint("Names of time zones are in the view pg_timezone_names.")));
-		}
-		pfree(name);
+		grid->origin = instant_of(grid->zone, grid->origin);
+		grid->zone = NULL;
 	}
 }
 
@@ -280,7 +375,7 @@ stream_window_check(WindowArgs *args)
 			  args->slide, args->origin, args->zone);
 	args->months = grid.months;
 	args->units = grid.size;
-	args->clocks_change = grid.zone != NULL &&
+	args->local_clock = grid.zone != NULL &&
 		!pg_get_timezone_offset(grid.zone, &offset);
 }
 
@@ -330,9 +425,9 @@ weir_window_start(PG_FUNCTION_ARGS)
 
 	if (grid == NULL)
 		PG_RETURN_NULL();
-	n = grid_floor(grid, clock_at(grid, PG_GETARG_TIMESTAMPTZ(0)),
+	n = grid_floor(grid, clock_at(grid->zone, PG_GETARG_TIMESTAMPTZ(0)),
 				   grid->size, 0);
-	PG_RETURN_TIMESTAMPTZ(instant_of(grid, grid_point(grid, n)));
+	PG_RETURN_TIMESTAMPTZ(grid_instant(grid, n));
 }
 
 /* (ts, size, origin, timezone): end of the tumbling window of ts. */
@@ -344,9 +439,9 @@ weir_window_end(PG_FUNCTION_ARGS)
 
 	if (grid == NULL)
 		PG_RETURN_NULL();
-	n = grid_floor(grid, clock_at(grid, PG_GETARG_TIMESTAMPTZ(0)),
+	n = grid_floor(grid, clock_at(grid->zone, PG_GETARG_TIMESTAMPTZ(0)),
 				   grid->size, 0) + grid->size;
-	PG_RETURN_TIMESTAMPTZ(instant_of(grid, grid_point(grid, n)));
+	PG_RETURN_TIMESTAMPTZ(grid_instant(grid, n));
 }
 
 /* (ts, size, slide, origin, timezone): start of the pane of ts. */
@@ -360,24 +455,30 @@ weir_pane_start(PG_FUNCTION_ARGS)
 
 	if (grid == NULL)
 		PG_RETURN_NULL();
-	now = clock_at(grid, PG_GETARG_TIMESTAMPTZ(0));
+	now = clock_at(grid->zone, PG_GETARG_TIMESTAMPTZ(0));
 	start = grid_floor(grid, now, grid->slide, 0);
 	end = grid_floor(grid, now, grid->slide, grid->size % grid->slide);
-	PG_RETURN_TIMESTAMPTZ(instant_of(grid,
-									 grid_point(grid, Max(start, end))));
+	PG_RETURN_TIMESTAMPTZ(grid_instant(grid, Max(start, end)));
 }
 
+/*
+ * The window between two points of the grid, unless it is the last one that
+ * was put (W5): boundaries never decrease, so equal ones are neighbours.
+ */
 static void
 put_window(ReturnSetInfo *rsinfo, const WindowGrid *grid, int64 start,
-		   int64 end)
+		   int64 end, Datum *last)
 {
-	Datum		values[2];
 	bool		nulls[2] = {false, false};
+	Datum		values[2];
 
-	CHECK_FOR_INTERRUPTS();
-	values[0] = TimestampTzGetDatum(instant_of(grid, grid_point(grid, start)));
-	values[1] = TimestampTzGetDatum(instant_of(grid, grid_point(grid, end)));
+	values[0] = TimestampTzGetDatum(grid_instant(grid, start));
+	values[1] = TimestampTzGetDatum(grid_instant(grid, end));
+	if (values[0] == last[0] && values[1] == last[1])
+		return;
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	last[0] = values[0];
+	last[1] = values[1];
 }
 
 /* (ts, size, slide, origin, timezone): the windows of ts, earliest first. */
@@ -386,6 +487,7 @@ weir_hop(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	const WindowGrid *grid = call_grid(fcinfo, GRID_HOP);
+	Datum		put[2] = {0, 0};
 	Timestamp	now;
 	int64		last;
 	int64		n;
@@ -393,13 +495,14 @@ weir_hop(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	if (grid == NULL)
 		PG_RETURN_NULL();
-	now = clock_at(grid, PG_GETARG_TIMESTAMPTZ(0));
+	now = clock_at(grid->zone, PG_GETARG_TIMESTAMPTZ(0));
 	last = grid_floor(grid, now, grid->slide, 0);
-	n = last - (grid->size - 1) / grid->slide * grid->slide;
+	n = add_units(last, -((grid->size - 1) / grid->slide * grid->slide));
 	for (; n <= last; n += grid->slide)
 	{
-		if (grid_point(grid, n + grid->size) > now)
-			put_window(rsinfo, grid, n, n + grid->size);
+		CHECK_FOR_INTERRUPTS();
+		if (grid_point(grid, add_units(n, grid->size)) > now)
+			put_window(rsinfo, grid, n, n + grid->size, put);
 	}
 	PG_RETURN_NULL();
 }
@@ -410,18 +513,24 @@ weir_cumulate(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	const WindowGrid *grid = call_grid(fcinfo, GRID_CUMULATE);
+	Datum		put[2] = {0, 0};
 	Timestamp	now;
 	int64		start;
+	int64		last;
 	int64		n;
 
 	InitMaterializedSRF(fcinfo, 0);
 	if (grid == NULL)
 		PG_RETURN_NULL();
-	now = clock_at(grid, PG_GETARG_TIMESTAMPTZ(0));
+	now = clock_at(grid->zone, PG_GETARG_TIMESTAMPTZ(0));
 	start = grid_floor(grid, now, grid->size, 0);
-	n = grid_floor(grid, now, grid->slide, 0) + grid->slide;
-	for (; n <= start + grid->size; n += grid->slide)
-		put_window(rsinfo, grid, start, n);
+	last = add_units(start, grid->size);
+	n = add_units(grid_floor(grid, now, grid->slide, 0), grid->slide);
+	for (; n <= last; n += grid->slide)
+	{
+		CHECK_FOR_INTERRUPTS();
+		put_window(rsinfo, grid, start, n, put);
+	}
 	PG_RETURN_NULL();
 }
 

@@ -22,7 +22,7 @@ typedef struct WindowArgs
 	/* Found by the check. */
 	bool		months;			/* units are months, else microseconds */
 	int64		units;			/* size */
-	bool		clocks_change;	/* the zone has more than one offset */
+	bool		local_clock;	/* windows follow a clock that changes */
 } WindowArgs;
 
 /* ERROR 22023 when the arguments make no windows. */
