@@ -55,6 +55,7 @@ CREATE TABLE weir_internal.source (
 	workers					int NOT NULL,
 	options					jsonb NOT NULL,
 	settings				text[] NOT NULL,
+	objects					text[],
 	paused					boolean NOT NULL DEFAULT false,
 	stopped_message			text,
 	stopped_sqlstate		text,
@@ -72,11 +73,12 @@ COMMENT ON COLUMN weir_internal.source.max_out_of_orderness IS 'how far the wate
 COMMENT ON COLUMN weir_internal.source.idle_timeout IS 'after this long at its end a partition no longer holds the watermark; NULL: never';
 COMMENT ON COLUMN weir_internal.source.max_future_skew IS 'an event time further past the wall clock does not move the watermark; NULL: no limit';
 COMMENT ON COLUMN weir_internal.source.start_from IS 'first position of its streams: earliest, latest, a time, or offsets';
-COMMENT ON COLUMN weir_internal.source.filter IS 'condition a row must pass to be staged; NULL: all';
+COMMENT ON COLUMN weir_internal.source.filter IS 'condition a row must pass to be staged, every name qualified; NULL: all';
 COMMENT ON COLUMN weir_internal.source.on_error IS 'what a record that cannot be decoded does: dead_letter or stop';
 COMMENT ON COLUMN weir_internal.source.workers IS 'ingest workers';
 COMMENT ON COLUMN weir_internal.source.options IS 'options as given to create_source';
 COMMENT ON COLUMN weir_internal.source.settings IS 'name=value of search_path, TimeZone, DateStyle, IntervalStyle at creation: what its expressions see';
+COMMENT ON COLUMN weir_internal.source.objects IS 'functions, operators and conversions outside pg_catalog that the filter used at creation: whatever is created later, it may use no others; NULL: not recorded';
 COMMENT ON COLUMN weir_internal.source.paused IS 'by weir.pause()';
 COMMENT ON COLUMN weir_internal.source.stopped_message IS 'why it is stopped; NULL: it is not';
 COMMENT ON COLUMN weir_internal.source.stopped_sqlstate IS 'SQLSTATE of that reason';

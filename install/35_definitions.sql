@@ -37,7 +37,7 @@ COMMENT ON COLUMN weir.sources.max_out_of_orderness IS 'how far the watermark st
 COMMENT ON COLUMN weir.sources.idle_timeout IS 'after this long at its end a partition no longer holds the watermark; NULL: never';
 COMMENT ON COLUMN weir.sources.max_future_skew IS 'an event time further past the wall clock does not move the watermark; NULL: no limit';
 COMMENT ON COLUMN weir.sources.start_from IS 'first position of its streams';
-COMMENT ON COLUMN weir.sources.filter IS 'condition a row must pass to be staged; NULL: all';
+COMMENT ON COLUMN weir.sources.filter IS 'condition a row must pass to be staged, every name qualified; NULL: all';
 COMMENT ON COLUMN weir.sources.on_error IS 'dead_letter or stop';
 COMMENT ON COLUMN weir.sources.workers IS 'ingest workers';
 COMMENT ON COLUMN weir.sources.options IS 'options as given';

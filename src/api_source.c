@@ -298,7 +298,8 @@ event_time_attribute(Relation rel, const char *name)
 }
 
 static void
-insert_source(const SourceArgs *args, Oid relid, AttrNumber event_time)
+insert_source(const SourceArgs *args, Oid relid, AttrNumber event_time,
+			  List *objects)
 {
 	CatalogAccess access;
 	CapturedSettings settings;
@@ -316,6 +317,7 @@ insert_source(const SourceArgs *args, Oid relid, AttrNumber event_time)
 		CATALOG_INT4(args->workers),
 		CATALOG_JSONB(args->options),
 		CATALOG_TEXTS((Datum) 0),
+		{TEXTARRAYOID, catalog_objects_datum(objects), false},
 	};
 
 	catalog_capture_settings(&settings);
@@ -327,9 +329,9 @@ insert_source(const SourceArgs *args, Oid relid, AttrNumber event_time)
 						" (relation, topic, format, event_time,"
 						"  max_out_of_orderness, idle_timeout,"
 						"  max_future_skew, start_from, filter, on_error,"
-						"  workers, options, settings)"
+						"  workers, options, settings, objects)"
 						" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10,"
-						"  $11, $12, $13)", lengthof(values), values) != 1)
+						"  $11, $12, $13, $14)", lengthof(values), values) != 1)
 		elog(ERROR, "source was not recorded");
 	/* The first source binds the catalog to this database. */
 	if (catalog_execute("SELECT 1 FROM weir_internal.cookie", 0, NULL) == 0)
@@ -368,6 +370,7 @@ weir_create_source(PG_FUNCTION_ARGS)
 	Oid			relid;
 	Relation	rel;
 	AttrNumber	event_time;
+	List	   *objects = NIL;
 
 	weir_require_preload();
 	read_args(fcinfo, &args);
@@ -392,10 +395,10 @@ weir_create_source(PG_FUNCTION_ARGS)
 	check_relation(rel);
 	event_time = event_time_attribute(rel, args.event_time);
 	if (args.filter)
-		(void) source_filter_parse(rel, args.filter);
+		args.filter = source_filter_settle(rel, args.filter, &objects);
 	table_close(rel, NoLock);
 
-	insert_source(&args, relid, event_time);
+	insert_source(&args, relid, event_time, objects);
 	worker_wakeup_at_commit();
 	api_warn_worker_slots();
 	PG_RETURN_OID(relid);

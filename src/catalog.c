@@ -388,6 +388,27 @@ next_xid(CatalogRow *r)
 	return DatumGetTransactionId(catalog_next_datum(r, &isnull));
 }
 
+static List *
+next_names(CatalogRow *r)
+{
+	bool		isnull;
+	Datum		array = catalog_next_datum(r, &isnull);
+	Datum	   *elements;
+	int			n;
+	List	   *names = NIL;
+	MemoryContext old;
+
+	if (isnull)
+		return NIL;
+	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false,
+					  TYPALIGN_INT, &elements, NULL, &n);
+	old = MemoryContextSwitchTo(r->caller);
+	for (int i = 0; i < n; i++)
+		names = lappend(names, TextDatumGetCString(elements[i]));
+	MemoryContextSwitchTo(old);
+	return names;
+}
+
 /* In the order in which read_source() takes them. */
 #define SELECT_SOURCE \
 	"SELECT s.source_id, s.relation::oid, c.relname, c.relowner, v.oid," \
@@ -400,7 +421,7 @@ next_xid(CatalogRow *r)
 	"  coalesce(nullif(s.options -> 'dead_letter_limit', 'null')::int8, 0)," \
 	"  s.paused, x.n = 0, x.uses_key, x.uses_headers," \
 	"  s.stopped_message, s.stopped_sqlstate, s.topic_incarnation," \
-	"  s.settings, s.xmin" \
+	"  s.settings, s.objects IS NOT NULL, s.objects, s.xmin" \
 	" FROM weir_internal.source s" \
 	" JOIN pg_class c ON c.oid = s.relation" \
 	" JOIN pg_foreign_table t ON t.ftrelid = c.oid" \
@@ -444,6 +465,8 @@ read_source(const CatalogAccess *access, uint64 row)
 	def->stopped_sqlstate = catalog_next_text(&r);
 	def->topic_incarnation = catalog_next_int4(&r);
 	next_settings(&r, &def->settings);
+	def->objects_recorded = catalog_next_bool(&r);
+	def->objects = next_names(&r);
 	def->version = next_xid(&r);
 	return def;
 }
@@ -470,27 +493,6 @@ read_source(const CatalogAccess *access, uint64 row)
 	" FROM weir_internal.stream m" \
 	" JOIN weir_internal.source s USING (source_id)" \
 	" JOIN weir_internal.stream_state e USING (stream_id) "
-
-static List *
-next_names(CatalogRow *r)
-{
-	bool		isnull;
-	Datum		array = catalog_next_datum(r, &isnull);
-	Datum	   *elements;
-	int			n;
-	List	   *names = NIL;
-	MemoryContext old;
-
-	if (isnull)
-		return NIL;
-	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false,
-					  TYPALIGN_INT, &elements, NULL, &n);
-	old = MemoryContextSwitchTo(r->caller);
-	for (int i = 0; i < n; i++)
-		names = lappend(names, TextDatumGetCString(elements[i]));
-	MemoryContextSwitchTo(old);
-	return names;
-}
 
 static StreamDef *
 read_stream(const CatalogAccess *access, uint64 row)

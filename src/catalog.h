@@ -82,6 +82,9 @@ typedef struct SourceDef
 	char	   *stopped_sqlstate;
 	int			topic_incarnation;
 	CapturedSettings settings;
+	List	   *objects;		/* of char *: what the filter's analysis found
+								 * at creation (objects.h) */
+	bool		objects_recorded;	/* false: not known */
 	TransactionId version;		/* of the row: catalog_source_changed() */
 } SourceDef;
 

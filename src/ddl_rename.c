@@ -26,6 +26,7 @@
 #include "catalog_spi.h"
 #include "ddl_rename.h"
 #include "errors.h"
+#include "objects.h"
 #include "source_filter.h"
 #include "worker.h"
 
@@ -88,7 +89,7 @@ analyze_filter(void *arg)
 	UserContext save;
 
 	catalog_enter_user(&save, stored->def->owner, &stored->def->settings);
-	stored->expr = source_filter_parse(rel, stored->def->filter);
+	stored->expr = source_filter_read(rel, stored->def);
 	stored->text = source_filter_text(stored->def->relid, stored->expr);
 	catalog_leave_user(&save);
 	table_close(rel, NoLock);
@@ -175,20 +176,20 @@ same_texts(const List *a, const List *b)
 	return list_length(a) == list_length(b);
 }
 
+/* The same of what a text uses. */
 static void
-store_objects(const StoredQuery *stored)
+store_objects(const char *sql, int32 id, List *before, List *after)
 {
 	CatalogAccess access;
 	CatalogArg	args[] = {
-		CATALOG_INT4(stored->def->stream_id),
-		{TEXTARRAYOID, catalog_objects_datum(stored->objects), false}
+		CATALOG_INT4(id),
+		{TEXTARRAYOID, catalog_objects_datum(after), false}
 	};
 
-	if (same_texts(stored->objects, stored->def->objects))
+	if (same_texts(before, after))
 		return;
 	catalog_begin(&access);
-	catalog_execute("UPDATE weir_internal.stream SET objects = $2"
-					" WHERE stream_id = $1", lengthof(args), args);
+	catalog_execute(sql, lengthof(args), args);
 	catalog_end(&access);
 	worker_wakeup_at_commit();
 }
@@ -209,7 +210,9 @@ ddl_rename_end(StoredTexts *texts)
 					   stored->text);
 		if (stored->def->objects_recorded &&
 			error_guard(list_objects, stored, false) == NULL)
-			store_objects(stored);
+			store_objects("UPDATE weir_internal.stream SET objects = $2"
+						  " WHERE stream_id = $1", stored->def->stream_id,
+						  stored->def->objects, stored->objects);
 	}
 	foreach(lc, texts->filters)
 	{
@@ -219,5 +222,9 @@ ddl_rename_end(StoredTexts *texts)
 				   " WHERE source_id = $1",
 				   stored->def->source_id, stored->text,
 				   source_filter_text(stored->def->relid, stored->expr));
+		if (stored->def->objects_recorded)
+			store_objects("UPDATE weir_internal.source SET objects = $2"
+						  " WHERE source_id = $1", stored->def->source_id,
+						  stored->def->objects, objects_of(stored->expr));
 	}
 }

@@ -24,11 +24,6 @@
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
-#include "parser/parse_coerce.h"
-#include "parser/parse_collate.h"
-#include "parser/parse_expr.h"
-#include "parser/parse_relation.h"
-#include "parser/parser.h"
 #include "rewrite/rewriteHandler.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -38,6 +33,7 @@
 
 #include "ingest_decode.h"
 #include "ingest_decode_path.h"
+#include "source_filter.h"
 #include "ingest_follow.h"
 
 /* Offsets of the Kafka columns from the first of them in the table. */
@@ -166,51 +162,6 @@ map_attributes(Compilation *state)
 	}
 	decoder->key_segment = SEGMENT_FIXED_ATTRS + decoder->ncolumns;
 	decoder->headers_segment = decoder->key_segment + 1;
-}
-
-/*
- * Parse the filter: an expression over the foreign table's columns.
- */
-static Node *
-parse_filter(const char *filter, Relation relation)
-{
-	ParseState *pstate = make_parsestate(NULL);
-	ParseNamespaceItem *item;
-	SelectStmt *select;
-	ResTarget  *target;
-	Node	   *result;
-	List	   *raw;
-
-	pstate->p_sourcetext = filter;
-	raw = raw_parser(filter, RAW_PARSE_PLPGSQL_EXPR);
-	select = (SelectStmt *) linitial_node(RawStmt, raw)->stmt;
-	if (!IsA(select, SelectStmt) || list_length(select->targetList) != 1 ||
-		select->distinctClause || select->intoClause || select->fromClause ||
-		select->whereClause || select->groupClause || select->havingClause ||
-		select->windowClause || select->valuesLists || select->sortClause ||
-		select->limitOffset || select->limitCount || select->lockingClause ||
-		select->withClause || select->op != SETOP_NONE)
-		ereport(ERROR,
-				(errcode(ERRCODE_SYNTAX_ERROR),
-				 errmsg("filter is not a single expression")));
-	target = linitial_node(ResTarget, select->targetList);
-	if (target->name != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_SYNTAX_ERROR),
-				 errmsg("filter is not a single expression")));
-
-	item = addRangeTableEntryForRelation(pstate, relation, AccessShareLock,
-										 NULL, false, true);
-	addNSItemToQuery(pstate, item, true, true, true);
-	result = transformExpr(pstate, target->val, EXPR_KIND_WHERE);
-	result = coerce_to_boolean(pstate, result, "filter");
-	assign_expr_collations(pstate, result);
-	if (pstate->p_hasSubLinks)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("cannot use a subquery in a filter")));
-	free_parsestate(pstate);
-	return result;
 }
 
 static void
@@ -401,8 +352,7 @@ decoder_create(const SourceDef *source, Relation relation,
 	if (source->filter != NULL)
 	{
 		Expr	   *filter = plan_expression(&state,
-											 parse_filter(source->filter,
-														  relation));
+											 source_filter_read(relation, source));
 
 		filter_columns = bms_copy(state.used);
 		decoder->filter = ExecInitQual(make_ands_implicit(filter), NULL);

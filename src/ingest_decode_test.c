@@ -28,6 +28,7 @@
 #include "errors.h"
 #include "ingest.h"
 #include "ingest_decode.h"
+#include "source_filter.h"
 
 PG_FUNCTION_INFO_V1(weir_decode_json);
 PG_FUNCTION_INFO_V1(weir_decode_benchmark);
@@ -108,7 +109,10 @@ make_source(SourceDef *source, Relation relation, char *filter,
 	source->topic = "test";
 	source->format = "json";
 	source->event_time = event_time_attribute(relation, event_time);
-	source->filter = filter;
+	if (filter != NULL)
+		source->filter = source_filter_settle(relation, filter,
+											  &source->objects);
+	source->objects_recorded = true;
 	source->max_future_skew = USECS_PER_HOUR;
 	source->needs_key = true;
 }

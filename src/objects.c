@@ -208,6 +208,21 @@ objects_unknown(const List *objects, const List *known)
 	return NULL;
 }
 
+const char *
+objects_difference(const List *meant, const List *read)
+{
+	const char *differs = objects_unknown(meant, read);
+
+	if (differs != NULL)
+		return psprintf("Read again with all names qualified, it would not use %s.",
+						differs);
+	differs = objects_unknown(read, meant);
+	if (differs != NULL)
+		return psprintf("Read again with all names qualified, it would use %s.",
+						differs);
+	return NULL;
+}
+
 void
 objects_check(const List *objects, const List *recorded, const char *what)
 {

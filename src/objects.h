@@ -24,6 +24,12 @@ extern List *objects_add_called(List *objects, Query *query);
 extern const char *objects_unknown(const List *objects, const List *known);
 
 /*
+ * What is different when a text is read as it will be stored, for errdetail;
+ * NULL: nothing.
+ */
+extern const char *objects_difference(const List *meant, const List *read);
+
+/*
  * ERROR 55000 when objects has some that is not among those recorded at the
  * creation of what ("stream \"s\"").
  */

@@ -21,10 +21,11 @@
 #include "parser/parse_expr.h"
 #include "parser/parse_relation.h"
 #include "parser/parser.h"
-#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/ruleutils.h"
 
+#include "errors.h"
+#include "objects.h"
 #include "source_filter.h"
 
 /*
@@ -174,15 +175,67 @@ source_filter_parse(Relation rel, const char *filter)
 char *
 source_filter_text(Oid relid, Node *expr)
 {
-	int			level = NewGUCNestLevel();
-	char	   *text;
+	int			nest_level = catalog_enter_neutral();
+	char	   *text = deparse_expression(expr,
+										  deparse_context_for(get_rel_name(relid),
+															  relid),
+										  false, false);
 
-	(void) set_config_option("search_path", "pg_catalog", PGC_USERSET,
-							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	text = deparse_expression(expr, deparse_context_for(get_rel_name(relid),
-														relid),
-							  false, false);
-
-	AtEOXact_GUC(true, level);
+	catalog_leave_neutral(nest_level);
 	return text;
+}
+
+Node *
+source_filter_read(Relation rel, const SourceDef *source)
+{
+	int			nest_level = catalog_enter_neutral();
+	Node	   *expr = source_filter_parse(rel, source->filter);
+
+	catalog_leave_neutral(nest_level);
+	if (source->objects_recorded)
+		objects_check(objects_of(expr), source->objects,
+					  psprintf("the filter of source \"%s\"", source->name));
+	return expr;
+}
+
+/* A text as it will be stored, for error_guard(). */
+typedef struct FilterReading
+{
+	Relation	rel;
+	SourceDef	def;
+	Node	   *expr;
+} FilterReading;
+
+static void
+read_filter(void *arg)
+{
+	FilterReading *reading = arg;
+
+	reading->expr = source_filter_read(reading->rel, &reading->def);
+}
+
+char *
+source_filter_settle(Relation rel, const char *filter, List **objects)
+{
+	Node	   *expr = source_filter_parse(rel, filter);
+	FilterReading reading = {rel};
+	const char *differs;
+	ErrorData  *error;
+
+	reading.def.filter = source_filter_text(RelationGetRelid(rel), expr);
+	*objects = objects_of(expr);
+	error = error_guard(read_filter, &reading, false);
+	if (error != NULL && error_class(error->sqlerrcode) == ERROR_OF_OUTAGE)
+		ReThrowError(error);
+	differs = error != NULL ?
+		psprintf("Read again with all names qualified, it fails: %s.",
+				 error->message) :
+		objects_difference(*objects, objects_of(reading.expr));
+	if (differs != NULL)
+		ereport(ERROR,
+				errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				errmsg("\"filter\" cannot be stored so that it keeps its meaning"),
+				errdetail("%s", differs),
+				errhint("Use IS DISTINCT FROM, NULLIF and CASE with an operand with types of PostgreSQL only; write the equality of other types as an operator."));
+	return reading.def.filter;
 }

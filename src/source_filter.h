@@ -8,6 +8,7 @@
 #ifndef WEIR_SOURCE_FILTER_H
 #define WEIR_SOURCE_FILTER_H
 
+#include "catalog.h"
 #include "nodes/pg_list.h"
 #include "utils/rel.h"
 
@@ -29,5 +30,18 @@ extern Node *source_filter_parse(Relation rel, const char *filter);
  * all but the columns is qualified.
  */
 extern char *source_filter_text(Oid relid, Node *expr);
+
+/*
+ * At creation: the text to be stored, and what it uses (objects.h); an ERROR
+ * when it would not mean the same when it is read again.
+ */
+extern char *source_filter_settle(Relation rel, const char *filter,
+								  List **objects);
+
+/*
+ * Later: the filter of a source, read as it was stored.  An ERROR when it
+ * would not mean what it meant.
+ */
+extern Node *source_filter_read(Relation rel, const SourceDef *source);
 
 #endif							/* WEIR_SOURCE_FILTER_H */

@@ -111,8 +111,6 @@ stream_settle(const StreamPlan *plan, const StreamOptions *options)
 {
 	Reading		reading = {stream_deparse(plan), options, NULL};
 	ErrorData  *error = error_guard(read_text, &reading, false);
-	List	   *meant;
-	List	   *read;
 	const char *differs;
 
 	if (error != NULL && error_class(error->sqlerrcode) == ERROR_OF_OUTAGE)
@@ -120,16 +118,10 @@ stream_settle(const StreamPlan *plan, const StreamOptions *options)
 	if (error != NULL)
 		refuse_unstable(psprintf("Read again with all names qualified, it fails: %s.",
 								 error->message));
-	meant = objects_of((Node *) plan->query);
-	read = objects_of((Node *) reading.plan->query);
-	differs = objects_unknown(meant, read);
+	differs = objects_difference(objects_of((Node *) plan->query),
+								 objects_of((Node *) reading.plan->query));
 	if (differs != NULL)
-		refuse_unstable(psprintf("Read again with all names qualified, it would not use %s.",
-								 differs));
-	differs = objects_unknown(read, meant);
-	if (differs != NULL)
-		refuse_unstable(psprintf("Read again with all names qualified, it would use %s.",
-								 differs));
+		refuse_unstable(differs);
 	return reading.plan;
 }
 

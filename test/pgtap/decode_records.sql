@@ -107,7 +107,7 @@ SELECT results_eq($$SELECT decoded('a text', ARRAY['{"a":"x"}', '{"a":"y"}'], $f
 SELECT results_eq($$SELECT decoded('a text', ARRAY['{}'], 'true')$$, ARRAY['{NULL}'], 'filter true');
 SELECT results_eq($$SELECT decoded('a text', ARRAY['{}'], 'null')$$, ARRAY['filtered'], 'filter null');
 SELECT throws_ok(format($$SELECT decoded('a int, g int GENERATED ALWAYS AS (a + 1) STORED', ARRAY['{}'], %L)$$, f), s, NULL, 'bad filter ' || f)
-FROM (VALUES ('g = 1', '0A000'), ('nope = 1', '42703'), ('a', '42804'), ('a = 1, a = 2', '42601'), ('a = 1 AS x', '42601'), ('a = 1 FROM src', '42601'), ('a = (SELECT 1)', '0A000'), ('count(*) > 1', '42803'), ('a = 1; SELECT 1', '42601'), ('generate_series(1, a) = 1', '0A000'), ('src IS NULL', '0A000'), ('tableoid = 1', '0A000'), ('', '42601')) x(f, s);
+FROM (VALUES ('g = 1', '42P10'), ('nope = 1', '42703'), ('a', '42804'), ('a = 1, a = 2', '42804'), ('a = 1 AS x', '42601'), ('a = 1 FROM src', '42601'), ('a = (SELECT 1)', '0A000'), ('count(*) > 1', '42803'), ('a = 1; SELECT 1', '42601'), ('generate_series(1, a) = 1', '0A000'), ('src IS NULL', '0A000'), ('tableoid = 1', '0A000'), ('', '42601')) x(f, s);
 
 -- Generated columns, NOT NULL, CHECK.
 SELECT results_eq(
@@ -146,11 +146,11 @@ SELECT results_eq(
     $$SELECT string_agg(d, ' ' ORDER BY o) FROM decoded('e even, u interval', ARRAY(SELECT format('{"e":%s,"u":"%s"}', i, CASE WHEN i % 5 = 0 THEN 'x' ELSE i || ' s' END) FROM generate_series(1, 30) i), 'e <> 4') WITH ORDINALITY x(d, o)$$,
     ARRAY[(SELECT string_agg(CASE WHEN i % 2 = 1 THEN '!23514 constraint' WHEN i = 4 THEN 'filtered' WHEN i % 5 = 0 THEN '!22007' ELSE format('{%s,00:00:%s}', i, to_char(i, 'FM00')) END, ' ' ORDER BY i) FROM generate_series(1, 30) i)], 'runs go on after their culprits');
 SELECT is((SELECT count(*) FILTER (WHERE result = 'staged') || ' ' || count(*) FILTER (WHERE sqlstate = '22007') FROM weir_internal.decode_json(source('t timestamptz'), bytes(ARRAY(SELECT format('{"t":"%s"}', CASE WHEN i % 10 = 0 THEN 'x' ELSE '2024-01-01' END) FROM generate_series(1, 5000) i)), NULL, 't')), '4500 500', 'one in ten');
-CREATE FUNCTION broken(int) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RETURN no_such_function($1); END $$;
+CREATE FUNCTION broken(int) RETURNS boolean STABLE LANGUAGE plpgsql AS $$ BEGIN RETURN no_such_function($1); END $$;
 SELECT throws_ok($$SELECT decoded('a int', ARRAY['{"a":1}'], 'broken(a)')$$, '42883', NULL, 'a definition error is thrown on');
-CREATE FUNCTION starved(int) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE SQLSTATE '53200'; END $$;
+CREATE FUNCTION starved(int) RETURNS boolean STABLE LANGUAGE plpgsql AS $$ BEGIN RAISE SQLSTATE '53200'; END $$;
 SELECT throws_ok($$SELECT decoded('a int', ARRAY['{"a":1}'], 'starved(a)')$$, '53200', NULL, 'so is an outage');
-CREATE FUNCTION raised(int) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN IF $1 = 2 THEN RAISE 'no twos'; END IF; RETURN true; END $$;
+CREATE FUNCTION raised(int) RETURNS boolean STABLE LANGUAGE plpgsql AS $$ BEGIN IF $1 = 2 THEN RAISE 'no twos'; END IF; RETURN true; END $$;
 SELECT results_eq($$SELECT decoded('a int', ARRAY['{"a":1}', '{"a":2}', '{"a":3}'], 'raised(a)')$$, ARRAY['{1}', '!P0001', '{3}'], 'RAISE is a row''s error');
 
 -- Segments.
