@@ -12,11 +12,12 @@
  *
  * Back pressure (I6): while the ring has no room the loop does not consume;
  * librdkafka's queue is bounded by itself, and everything else of the client
- * (errors, statistics, answers) is served all the same.
+ * (errors, answers) is served all the same.
  *
- * Idleness: the client's statistics say when a partition's position is its
- * end; the evidence counts from then on without a break, and any doubt
- * starts it anew.
+ * Idleness: the leader says when a partition's position is its end; the
+ * evidence counts from then on without a break, and any doubt starts it anew.
+ * The streams are woken when a partition becomes idle, so that neither they
+ * nor this loop need to look often: a quiet source costs next to nothing.
  *
  *-------------------------------------------------------------------------
  */
@@ -53,8 +54,9 @@
 /* Look for new partitions this often. */
 #define PARTITIONS_INTERVAL_MS 10000
 
-/* With a full ring, and while idleness is judged: look this often. */
+/* Look at everything else this often, and when nothing goes on. */
 #define TICK_MS 200
+#define QUIET_TICK_MS 1000
 
 /* Records by what became of them, of one batch. */
 typedef struct BatchTally
@@ -318,7 +320,7 @@ stage_batch(Ingest *ingest, KafkaMessage *records, int nrecords)
  * Take what has arrived.  Returns true when more waits.
  */
 static bool
-consume(Ingest *ingest)
+consume(Ingest *ingest, TimestampTz *last_batch)
 {
 	KafkaMessage *messages;
 	bool		pending = false;
@@ -335,11 +337,38 @@ consume(Ingest *ingest)
 	{
 		nrecords = sort_out(ingest, messages, n, &moved);
 		if (nrecords > 0 || moved)
+		{
 			stage_batch(ingest, messages, nrecords);
+			*last_batch = GetCurrentTimestamp();
+		}
 	}
 	kafka_release(ingest->client);
 	MemoryContextReset(ingest->batch_cxt);
 	return pending;
+}
+
+/* Wake the streams that read this slot. */
+static void
+wake_streams(Ingest *ingest)
+{
+	LWLockAcquire(&weir_shared->lock, LW_SHARED);
+	for (int i = 0; i < weir_shared->nstreams; i++)
+	{
+		StreamShared *stream = &weir_shared->streams[i];
+
+		if (stream->in_use &&
+			stream->slot == ingest->slot - weir_shared->slots)
+			worker_wake(&stream->latch);
+	}
+	LWLockRelease(&weir_shared->lock);
+}
+
+static bool
+is_idle(const Ingest *ingest, const PartitionShared *part)
+{
+	return part->idle_since != 0 &&
+		ingest->source->idle_timeout != WEIR_NO_DURATION &&
+		part->idle_as_of - part->idle_since >= ingest->source->idle_timeout;
 }
 
 /* Evidence for idleness, partition by partition (stream_watermark.c). */
@@ -347,6 +376,7 @@ static void
 judge_idleness(Ingest *ingest)
 {
 	SlotShared *slot = ingest->slot;
+	bool		fell_idle = false;
 
 	for (int p = 0; p < ingest->npartitions; p++)
 	{
@@ -356,8 +386,13 @@ judge_idleness(Ingest *ingest)
 		bool		at_end = kafka_partition_at_end(ingest->client, p, &end,
 													&as_of);
 
+		bool		was_idle = is_idle(ingest, part);
+
 		if (end >= 0)
+		{
 			part->end_offset = end;
+			part->end_as_of = as_of;
+		}
 		LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
 		if (!at_end || end != part->next)
 			part->idle_since = 0;
@@ -369,7 +404,10 @@ judge_idleness(Ingest *ingest)
 			part->idle_as_of = as_of;
 		}
 		LWLockRelease(&slot->lock);
+		fell_idle |= !was_idle && is_idle(ingest, part);
 	}
+	if (fell_idle)
+		wake_streams(ingest);
 	slot->kafka_queue_bytes = kafka_queue_bytes(ingest->client);
 }
 
@@ -571,17 +609,40 @@ still_needed(Ingest *ingest)
 	return stream && stream->wants_catch_up && !ingest->slot->start_again;
 }
 
+/* Does a segment wait to be emptied, until somebody has read it? */
+static bool
+recycling(const Ingest *ingest)
+{
+	for (int i = 0; i < ingest->slot->nsegments; i++)
+		if (ingest->slot->segments[i].state == SEGMENT_RECYCLING)
+			return true;
+	return false;
+}
+
+/* How long there may be nothing to do. */
+static long
+wait_ms(Ingest *ingest, bool quiet)
+{
+	long		due = kafka_service_due(ingest->client);
+	long		tick = quiet ? QUIET_TICK_MS : TICK_MS;
+
+	return due < 0 ? tick : Min(due, tick);
+}
+
 void
 ingest_loop(Ingest *ingest)
 {
 	WaitEventSet *all = make_wait_set(ingest, true);
 	WaitEventSet *no_messages = make_wait_set(ingest, false);
 	TimestampTz last_look = 0;
+	TimestampTz last_batch = 0;
 
 	for (;;)
 	{
 		bool		room;
 		bool		pending = false;
+		bool		changed;
+		bool		quiet;
 		WaitEvent	event;
 		TimestampTz now;
 
@@ -607,12 +668,14 @@ ingest_loop(Ingest *ingest)
 			room = stage_has_room(ingest);
 		}
 		if (room)
-			pending = consume(ingest);
-		(void) kafka_service(ingest->client);
+			pending = consume(ingest, &last_batch);
+		changed = kafka_service(ingest->client);
 		serve_requests(ingest);
 
 		now = GetCurrentTimestamp();
-		if (TimestampDifferenceExceeds(last_look, now, TICK_MS))
+		quiet = room && !recycling(ingest) &&
+			TimestampDifferenceExceeds(last_batch, now, QUIET_TICK_MS);
+		if (changed || TimestampDifferenceExceeds(last_look, now, TICK_MS))
 		{
 			last_look = now;
 			show_state(ingest, room);
@@ -625,7 +688,8 @@ ingest_loop(Ingest *ingest)
 		}
 		if (pending && room)
 			continue;
-		(void) WaitEventSetWait(room ? all : no_messages, TICK_MS, &event, 1,
+		(void) WaitEventSetWait(room ? all : no_messages,
+								wait_ms(ingest, quiet), &event, 1,
 								PG_WAIT_EXTENSION);
 	}
 }

@@ -9,7 +9,7 @@
  *
  * kafka_config.c makes the configuration, kafka_consume.c takes messages,
  * kafka_service.c everything else that comes, kafka_request.c has the helper
- * thread, kafka_stats.c the evidence for idleness, kafka_error.c the words.
+ * thread, kafka_ends.c the evidence for idleness, kafka_error.c the words.
  *
  * Threads.  librdkafka runs its own, and each client has a helper thread
  * (kafka_request.c).  None of them runs PostgreSQL code (I7).  librdkafka's
@@ -32,6 +32,7 @@
 
 #include <signal.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "kafka_private.h"
@@ -44,6 +45,9 @@
 /* Descriptors of a client before its first broker, and of each broker. */
 #define CLIENT_FDS		6
 #define BROKER_FDS		3
+
+/* How much later than asked for the client's threads may be woken. */
+#define TIMER_SLACK_NS	5000000
 
 static dlist_head open_clients = DLIST_STATIC_INIT(open_clients);
 static bool exit_registered = false;
@@ -134,23 +138,6 @@ error_cb(rd_kafka_t *rk, int err, const char *reason, void *opaque)
 	kafka_wake(shared->service_fd);
 }
 
-/* Returning 1 makes the string ours; only the latest is kept. */
-static int
-stats_cb(rd_kafka_t *rk, char *json, size_t json_len, void *opaque)
-{
-	KafkaShared *shared = opaque;
-	char	   *old;
-
-	pthread_mutex_lock(&shared->lock);
-	old = shared->stats;
-	shared->stats = json;
-	shared->stats_len = json_len;
-	pthread_mutex_unlock(&shared->lock);
-	if (old)
-		rd_kafka_mem_free(NULL, old);
-	return 1;
-}
-
 /* ----------
  * Opening and closing
  * ----------
@@ -182,11 +169,10 @@ close_on_reset(void *arg)
 		free(client->events);
 		client->events = next;
 	}
-	if (client->stats)
-		rd_kafka_mem_free(NULL, client->stats);
-	client->stats = NULL;
 	free(client->answer_offsets);
+	free(client->answer_errs);
 	client->answer_offsets = NULL;
+	client->answer_errs = NULL;
 	if (client->shared)
 		kafka_close_shared(client->shared);
 	client->shared = NULL;
@@ -231,17 +217,28 @@ make_shared(const char *topic)
 	return shared;
 }
 
-/* rd_kafka_new() with every signal kept away from its threads. */
+/*
+ * rd_kafka_new() with every signal kept away from its threads.
+ *
+ * Its main thread waits for its timers in whole milliseconds, rounded down,
+ * and spins for the rest, once a second: most of what a quiet client costs.
+ * With more slack the kernel wakes it when the timer is due.  Threads inherit
+ * the slack; what comes by the network is not delayed by it.
+ */
 static rd_kafka_t *
 new_handle(rd_kafka_conf_t *conf, char *errstr, size_t errsize)
 {
 	sigset_t	all;
 	sigset_t	old;
+	int			slack = prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0);
 	rd_kafka_t *rk;
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
+	(void) prctl(PR_SET_TIMERSLACK, TIMER_SLACK_NS, 0, 0, 0);
 	rk = rd_kafka_new(RD_KAFKA_CONSUMER, conf, errstr, errsize);
+	if (slack > 0)
+		(void) prctl(PR_SET_TIMERSLACK, slack, 0, 0, 0);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	return rk;
 }
@@ -254,15 +251,13 @@ open_handle(KafkaClient *client, const KafkaConfig *config)
 	rd_kafka_conf_t *conf;
 	char		errstr[512];
 
-	conf = kafka_conf_build(config, &client->read_committed,
-							&client->fetch_wait_ms, &client->queue_limit,
-							errstr, sizeof(errstr));
+	conf = kafka_conf_build(config, &client->queue_limit, errstr,
+							sizeof(errstr));
 	if (conf != NULL)
 	{
 		rd_kafka_conf_set_opaque(conf, shared);
 		rd_kafka_conf_set_log_cb(conf, log_cb);
 		rd_kafka_conf_set_error_cb(conf, error_cb);
-		rd_kafka_conf_set_stats_cb(conf, stats_cb);
 		shared->rk = new_handle(conf, errstr, sizeof(errstr));
 		if (shared->rk == NULL)
 			rd_kafka_conf_destroy(conf);
@@ -332,9 +327,8 @@ kafka_open(const KafkaConfig *config, MemoryContext cxt)
 	client->server_name = MemoryContextStrdup(own, config->server_name);
 	if (config->topic)
 		client->topic = MemoryContextStrdup(own, config->topic);
-	client->parse_cxt = AllocSetContextCreate(own, "weir Kafka statistics",
-											  ALLOCSET_DEFAULT_SIZES);
-	client->statistics_interval_ms = config->statistics_interval_ms;
+	client->npartitions = config->partitions;
+	client->ends_interval_ms = config->ends_interval_ms;
 	kafka_clear_error(client);
 
 	dlist_push_tail(&open_clients, &client->node);

@@ -125,13 +125,13 @@ typedef struct KafkaConfig
 	const char *client_id;
 	List	   *options;		/* of DefElem, librdkafka names with '_' for
 								 * '.', server's and user mapping's */
-	int			partitions;		/* fetched at once; 0: not known yet.  The
-								 * queue is one for all, so this is only what
-								 * may come on top, a response each */
+	int			partitions;		/* of the topic; 0: not known yet.  The queue
+								 * is one for all, so this is only what may
+								 * come on top, a response each */
 	int64		memory_limit;	/* bytes, weir.ingest_memory */
 	int			fetch_message_max_bytes;
 	int64		max_message_bytes;
-	int			statistics_interval_ms;
+	int			ends_interval_ms;	/* ask for end offsets; 0: when told to */
 	int			log_level;		/* syslog's 0..7 */
 } KafkaConfig;
 
@@ -174,8 +174,8 @@ extern void kafka_close(KafkaClient *client);
 
 /*
  * Two file descriptors, both edge-like eventfds: one becomes readable when
- * messages wait, one when anything else does (errors, logs, statistics,
- * answers to requests).  kafka_consume() and kafka_service() drain them.
+ * messages wait, one when anything else does (errors, logs, answers to
+ * requests).  kafka_consume() and kafka_service() drain them.
  */
 extern int	kafka_message_fd(KafkaClient *client);
 extern int	kafka_service_fd(KafkaClient *client);
@@ -201,8 +201,11 @@ typedef struct KafkaAnswer
 	bool		done;			/* an answer has come since the request */
 	KafkaError	error;			/* class KAFKA_OK when the answer is good */
 	int			partitions;		/* METADATA: count; else length of offsets */
+	int			answered;		/* how many of the offsets are there */
 	char		cluster_id[64]; /* METADATA; empty: the broker gave none */
-	int64	   *offsets;		/* owned by the client, until asked again */
+	int64	   *offsets;		/* owned by the client, until asked again; -1
+								 * where the partition's leader does not
+								 * answer: error tells of the first of these */
 } KafkaAnswer;
 
 /* time_ms only with KAFKA_REQUEST_TIME.  partitions must be > 0 but for
@@ -239,11 +242,14 @@ extern int	kafka_message_headers(const KafkaMessage *message,
 								  KafkaHeader **headers);	/* palloc'd */
 
 /*
- * Serve everything but messages: errors, logs (to the server log),
- * statistics, answers.  Returns true when kafka_last_error() or an answer
- * changed.
+ * Serve everything but messages: errors, logs (to the server log), answers,
+ * and ask for the end offsets when it is time.  Returns true when
+ * kafka_last_error(), an answer or an end offset changed.
  */
 extern bool kafka_service(KafkaClient *client);
+
+/* In so many ms kafka_service() has something to do; -1: not by itself. */
+extern long kafka_service_due(KafkaClient *client);
 
 /*
  * The latest trouble.  Back to KAFKA_OK by itself when brokers answer again
@@ -254,17 +260,17 @@ extern const KafkaError *kafka_last_error(KafkaClient *client);
 extern void kafka_clear_error(KafkaClient *client);
 
 /*
- * Evidence for idleness (stream_watermark.c): true only when, by the last
- * statistics, the partition's leader is up, its fetch is active, and the
- * position is the end offset (last stable under read_committed) which the
- * leader gave when asked.  *end_offset is the latest end known, or -1; *as_of
- * is when the leader was asked, so that evidence is continuous while *as_of
- * moves.  Needs kafka_service() to be called, which asks by itself.
+ * Evidence for idleness (stream_watermark.c): true only when the position is
+ * the end offset (last stable under read_committed) which the partition's
+ * leader gave when asked lately, and nothing has gone wrong since.
+ * *end_offset is the latest end known, or -1; *as_of is when the leader was
+ * asked, so that evidence is continuous while *as_of moves; 0: never.  Needs
+ * kafka_service() to be called, which asks by itself.
  */
 extern bool kafka_partition_at_end(KafkaClient *client, int32 partition,
 								   int64 *end_offset, TimestampTz *as_of);
 
-/* Bytes in the client's queue by the last statistics, for stat_worker. */
+/* Bytes in the client's queue, about, for stat_worker. */
 extern int64 kafka_queue_bytes(KafkaClient *client);
 
 extern const char *kafka_library_version(void);

@@ -320,8 +320,7 @@ set_integer(rd_kafka_conf_t *conf, const char *name, int64 value,
 /*
  * What users may override comes here, before their options.
  *
- * The client id goes to brokers' logs and metrics and, unescaped, into the
- * statistics that we parse: only tame characters of it.
+ * The client id goes to brokers' logs and metrics: only tame characters of it.
  */
 static bool
 set_defaults(rd_kafka_conf_t *conf, const KafkaConfig *config,
@@ -338,7 +337,7 @@ set_defaults(rd_kafka_conf_t *conf, const KafkaConfig *config,
 	return set_property(conf, "client.id", client_id, errstr, errsize) &&
 		set_property(conf, "isolation.level", "read_committed",
 					 errstr, errsize) &&
-		set_property(conf, "fetch.wait.max.ms", "100", errstr, errsize) &&
+		set_property(conf, "fetch.wait.max.ms", "500", errstr, errsize) &&
 		set_property(conf, "fetch.error.backoff.ms", "100",
 					 errstr, errsize) &&
 		set_property(conf, "check.crcs", "true", errstr, errsize) &&
@@ -380,8 +379,8 @@ set_fixed(rd_kafka_conf_t *conf, const KafkaConfig *config,
 		!set_property(conf, "log.thread.name", "false", errstr, errsize) ||
 		!set_integer(conf, "log_level", config->log_level,
 					 errstr, errsize) ||
-		!set_integer(conf, "statistics.interval.ms",
-					 config->statistics_interval_ms, errstr, errsize) ||
+		!set_property(conf, "statistics.interval.ms", "0",
+					  errstr, errsize) ||
 		!set_integer(conf, "fetch.message.max.bytes",
 					 config->fetch_message_max_bytes, errstr, errsize) ||
 		!set_integer(conf, "fetch.max.bytes", fetch_max, errstr, errsize) ||
@@ -445,15 +444,12 @@ set_options(rd_kafka_conf_t *conf, const KafkaConfig *config,
  * caller owns it until rd_kafka_new() has succeeded.
  */
 rd_kafka_conf_t *
-kafka_conf_build(const KafkaConfig *config, bool *read_committed,
-				 int *fetch_wait_ms, int64 *queue_limit,
+kafka_conf_build(const KafkaConfig *config, int64 *queue_limit,
 				 char *errstr, size_t errsize)
 {
 	rd_kafka_conf_t *conf = rd_kafka_conf_new();
 	bool		has_servers;
 	bool		runs_kinit;
-	char		value[64];
-	size_t		size;
 
 	*queue_limit = queue_limit_bytes(config);
 	if (!set_defaults(conf, config, errstr, errsize) ||
@@ -476,17 +472,6 @@ kafka_conf_build(const KafkaConfig *config, bool *read_committed,
 		!set_property(conf, "sasl.kerberos.min.time.before.relogin", "0",
 					  errstr, errsize))
 		goto refused;
-
-	size = sizeof(value);
-	*read_committed = true;
-	if (rd_kafka_conf_get(conf, "isolation.level", value,
-						  &size) == RD_KAFKA_CONF_OK)
-		*read_committed = (strcmp(value, "read_committed") == 0);
-	size = sizeof(value);
-	*fetch_wait_ms = 100;
-	if (rd_kafka_conf_get(conf, "fetch.wait.max.ms", value,
-						  &size) == RD_KAFKA_CONF_OK)
-		*fetch_wait_ms = atoi(value);
 	return conf;
 
 refused:

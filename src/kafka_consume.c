@@ -28,8 +28,8 @@
  */
 
 /* The partition's entry, made when missing. */
-static KafkaPartition *
-get_partition(KafkaClient *client, int32 partition)
+KafkaPartition *
+kafka_get_partition(KafkaClient *client, int32 partition)
 {
 	if (partition >= client->nparts)
 	{
@@ -47,7 +47,6 @@ get_partition(KafkaClient *client, int32 partition)
 		{
 			client->parts[i].position = -1;
 			client->parts[i].asked_end = -1;
-			client->parts[i].stat_end = -1;
 		}
 		client->nparts = n;
 	}
@@ -112,12 +111,11 @@ kafka_start(KafkaClient *client, int32 partition, int64 offset)
 			 partition, client->topic, rd_kafka_err2str(err));
 	}
 
-	part = get_partition(client, partition);
+	part = kafka_get_partition(client, partition);
 	memset(part, 0, sizeof(*part));
 	part->started = true;
 	part->position = offset;
 	part->asked_end = -1;
-	part->stat_end = -1;
 	if (client->last_error.partition == partition ||
 		client->last_error.class == KAFKA_UNKNOWN_TOPIC)
 		kafka_clear_error(client);
@@ -133,7 +131,6 @@ kafka_stop(KafkaClient *client, int32 partition)
 	(void) rd_kafka_consume_stop(client->shared->rkt, partition);
 	list_started(client->shared, partition, false);
 	client->parts[partition].started = false;
-	client->parts[partition].alive = false;
 	client->parts[partition].unreported = KAFKA_OK;
 }
 
@@ -162,16 +159,22 @@ size_batch(KafkaClient *client, int max)
 	client->batch_size = max;
 }
 
-/* A sign of life of a partition: a record or its end. */
+/*
+ * A sign of life of a partition: a record or its end.  It says nothing of
+ * another partition's leader.
+ */
 static void
 partition_moved(KafkaClient *client, KafkaPartition *part, int32 partition,
 				int64 position)
 {
 	part->position = position;
 	part->troubled = false;
-	part->leader_misses = 0;
+	part->misses = 0;
 	if (client->last_error.class != KAFKA_OK &&
-		client->last_error.class <= KAFKA_AUTHORIZATION)
+		client->last_error.class <= KAFKA_AUTHORIZATION &&
+		(client->last_error.class != KAFKA_TRANSIENT ||
+		 client->last_error.partition < 0 ||
+		 client->last_error.partition == partition))
 		kafka_clear_error(client);
 }
 
@@ -189,7 +192,7 @@ take_error(KafkaClient *client, KafkaPartition *part,
 	kafka_fill_error(client, &error, native->err, native->partition,
 					 native->offset, rd_kafka_message_errstr(native));
 	if (error.class == KAFKA_TRANSIENT)
-		return false;			/* if it lasts the statistics tell */
+		return false;			/* if it lasts kafka_ends.c tells */
 	kafka_note_error(client, &error);
 	if (error.class < KAFKA_UNKNOWN_TOPIC)
 		return false;			/* librdkafka goes on trying */

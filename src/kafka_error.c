@@ -6,7 +6,7 @@
  * librdkafka's error codes fall into the classes of KafkaErrorClass.  Codes
  * that librdkafka deals with by itself (a leader moves, a request times out)
  * are KAFKA_TRANSIENT: nobody has to do anything, and whether it lasts is
- * seen in the statistics.
+ * seen when the end offsets are asked for (kafka_ends.c).
  *
  * The SQLSTATEs carry the class of error (errors.h): 08, 28 and 58 are
  * outages, that is, tried again; 42, 54, 55 and XX need a hand.

@@ -39,10 +39,10 @@
 #define KAFKA_MAX_LOGS	100
 
 /*
- * Beside the requests of kafka.h, one of our own: the end offsets again, as
- * evidence for idleness (kafka_stats.c).
+ * Beside the requests of kafka.h, one of our own: the end offsets, once an
+ * interval (kafka_ends.c).
  */
-#define KAFKA_JOB_CONFIRM	KAFKA_REQUEST_KINDS
+#define KAFKA_JOB_ENDS		KAFKA_REQUEST_KINDS
 #define KAFKA_JOBS			(KAFKA_REQUEST_KINDS + 1)
 
 /* One thing noted by a callback; a list, oldest first. */
@@ -65,12 +65,14 @@ typedef struct KafkaJob
 	int64		time_ms;		/* as asked */
 	int			timeout_ms;		/* as asked */
 	/* the answer, valid while ready */
-	int			err;			/* rd_kafka_resp_err_t */
+	int			err;			/* rd_kafka_resp_err_t; the first of errs */
 	int64		begun_ms;		/* monotonic: the answer is not older */
 	int32		err_partition;	/* -1: not of one partition */
 	int			count;			/* partitions, or length of offsets */
 	int			brokers;		/* METADATA: how many the cluster has */
-	int64	   *offsets;		/* malloc'd; NULL with METADATA or err */
+	int64	   *offsets;		/* malloc'd; -1: none.  NULL with METADATA, or
+								 * when no partition has an answer */
+	int		   *errs;			/* malloc'd, of each partition, as offsets */
 	char		cluster_id[64];
 } KafkaJob;
 
@@ -86,6 +88,8 @@ typedef struct KafkaShared
 	int			service_fd;		/* -1: none */
 	bool		needs_nudge;	/* librdkafka < 2.2: see kafka_request.c */
 	bool		has_thread;
+	bool		by_leader;		/* the helper's: a leader did not answer the
+								 * last time, so ask each by itself */
 	pthread_t	thread;
 	pthread_mutex_t lock;
 	pthread_cond_t wake;		/* the helper waits on it */
@@ -104,8 +108,6 @@ typedef struct KafkaShared
 	KafkaEvent **events_tail;
 	int			nlogs;
 	int			dropped_logs;
-	char	   *stats;			/* librdkafka's to free; the latest only */
-	size_t		stats_len;
 } KafkaShared;
 
 /* What is known of one partition; PostgreSQL thread only. */
@@ -119,24 +121,20 @@ typedef struct KafkaPartition
 	TimestampTz troubled_at;
 	int64		asked_end;		/* last end offset asked for; -1: none */
 	TimestampTz asked_at;		/* when that was asked */
-	/* by the last statistics */
-	bool		alive;			/* leader up, fetch active and answering */
-	int			leader_misses;	/* statistics in a row without a leader up */
-	int64		stat_end;		/* last stable or end offset; -1: unknown */
+	int			misses;			/* times in a row without an answer */
 } KafkaPartition;
 
 struct KafkaClient
 {
 	MemoryContext cxt;			/* its own; deleting it closes the client */
-	MemoryContext parse_cxt;	/* statistics, reset each time */
 	MemoryContextCallback on_reset;
 	dlist_node	node;			/* in the process's list of open clients */
 	KafkaShared *shared;
 	const char *server_name;
 	const char *topic;			/* NULL: metadata only */
-	bool		read_committed;
-	int			fetch_wait_ms;
-	int			statistics_interval_ms;
+	int			npartitions;	/* of the topic; 0: not told */
+	int			ends_interval_ms;	/* ask for end offsets; 0: do not */
+	int64		ends_asked_ms;	/* monotonic: the last time; 0: never */
 	int64		queue_limit;	/* bytes, as given to librdkafka */
 	int			external_fds;	/* accounted with fd.c */
 
@@ -154,16 +152,12 @@ struct KafkaClient
 	char		reason[256];	/* librdkafka's latest words on a broker */
 	KafkaAnswer answers[KAFKA_REQUEST_KINDS];
 	KafkaEvent *events;			/* taken from shared, being reported */
-	char	   *stats;			/* taken from shared, being parsed */
 	int64	   *answer_offsets; /* malloc'd; taken from shared, to be freed */
-	TimestampTz stats_at;		/* when the last statistics were made */
-	int64		queue_bytes;
+	int		   *answer_errs;	/* ... the same */
 };
 
 /* kafka_config.c */
 extern rd_kafka_conf_t *kafka_conf_build(const KafkaConfig *config,
-										 bool *read_committed,
-										 int *fetch_wait_ms,
 										 int64 *queue_limit,
 										 char *errstr, size_t errsize);
 
@@ -183,8 +177,12 @@ extern void kafka_fill_error(KafkaClient *client, KafkaError *error, int err,
 extern bool kafka_note_error(KafkaClient *client, const KafkaError *error);
 extern void kafka_note_alive(KafkaClient *client);
 
-/* kafka_stats.c */
-extern void kafka_parse_stats(KafkaClient *client);
+extern const char *kafka_job_reason(const KafkaClient *client, int err);
+
+/* kafka_ends.c */
+extern void kafka_ask_ends(KafkaClient *client);
+extern void kafka_take_ends(KafkaClient *client, const KafkaJob *job,
+							bool count_misses);
 
 /* kafka.c */
 extern void kafka_wake(int fd);
@@ -192,6 +190,8 @@ extern void kafka_drain(int fd);
 extern void kafka_account_fds(KafkaClient *client, int brokers);
 
 /* kafka_consume.c */
+extern KafkaPartition *kafka_get_partition(KafkaClient *client,
+										   int32 partition);
 extern void kafka_fail_partitions(KafkaClient *client, KafkaErrorClass class);
 
 #endif							/* WEIR_KAFKA_PRIVATE_H */

@@ -19,6 +19,10 @@
  * (end; last stable offset under read_committed) and -2 (beginning) keeps its
  * timeout.
  *
+ * It answers for all partitions or for none, and waits for a leader where
+ * there is none.  So when it fails the leaders are asked one by one, until
+ * all of them answer again.
+ *
  * Nudging.  Before 2.2 a broker thread that finds the queue full sleeps for
  * up to a second, however soon the queue is empty.  Any request to that
  * broker wakes it.  So while the queue was seen half full within the last
@@ -42,6 +46,8 @@
 #define CLOSE_TIMEOUT_MS	2000
 #define FIRST_SLICE_MS		1000
 #define RETRY_PAUSE_MS		100
+/* An election may be under way; after that, do without those who are silent. */
+#define TAKE_PART_MS		3000
 #define CLUSTERID_TIMEOUT_MS 100
 #define NUDGE_PAUSE_MS		10
 #define NUDGE_TIMEOUT_MS	200
@@ -97,35 +103,126 @@ worth_retrying(int err)
 }
 
 /*
- * Ask the leaders of partitions 0 .. n-1 for the offset at a time.  offsets
- * gets the answers; a negative one is "none".
+ * Ask the leaders of some partitions for their offset at a time.  offsets and
+ * errs, by partition, get the answers; a negative offset is "none".  Returns
+ * an error of all of them, or the first that is not worth another try.
  */
 static int
-list_offsets(KafkaShared *shared, int n, int64 time_ms, int timeout_ms,
-			 int64 *offsets, int32 *err_partition)
+list_offsets(KafkaShared *shared, const int32 *partitions, int n,
+			 int64 time_ms, int timeout_ms, KafkaJob *job)
 {
 	rd_kafka_topic_partition_list_t *list;
 	int			err;
 
 	list = rd_kafka_topic_partition_list_new(n);
 	for (int i = 0; i < n; i++)
-		rd_kafka_topic_partition_list_add(list, shared->topic, i)->offset =
-			time_ms;
+		rd_kafka_topic_partition_list_add(list, shared->topic,
+										  partitions[i])->offset = time_ms;
 
 	err = rd_kafka_offsets_for_times(shared->rk, list, timeout_ms);
 	for (int i = 0; i < list->cnt && !err; i++)
 	{
 		rd_kafka_topic_partition_t *part = &list->elems[i];
 
-		if (part->err)
+		job->offsets[part->partition] = part->err ? -1 : part->offset;
+		job->errs[part->partition] = part->err;
+		if (part->err && !worth_retrying(part->err))
 		{
 			err = part->err;
-			*err_partition = part->partition;
+			job->err_partition = part->partition;
 		}
-		else
-			offsets[part->partition] = part->offset;
 	}
 	rd_kafka_topic_partition_list_destroy(list);
+	return err;
+}
+
+/*
+ * The same, leader by leader: one that does not answer, or is not there,
+ * keeps only its own partitions from an answer.
+ */
+static int
+list_offsets_by_leader(KafkaShared *shared, int64 time_ms, int timeout_ms,
+					   KafkaJob *job, int32 *partitions, int32 *leaders)
+{
+	const struct rd_kafka_metadata *metadata;
+	int			err;
+
+	err = rd_kafka_metadata(shared->rk, 0, shared->rkt, &metadata,
+							timeout_ms);
+	if (err)
+		return err;
+	for (int i = 0; i < job->partitions; i++)
+	{
+		leaders[i] = -1;
+		job->errs[i] = RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE;
+		job->offsets[i] = -1;
+	}
+	for (int t = 0; t < metadata->topic_cnt; t++)
+		for (int i = 0; i < metadata->topics[t].partition_cnt; i++)
+		{
+			rd_kafka_metadata_partition_t *part =
+			&metadata->topics[t].partitions[i];
+
+			if (part->id < 0 || part->id >= job->partitions)
+				continue;
+			leaders[part->id] = part->leader;
+			if (part->leader < 0 && worth_retrying(part->err))
+				job->errs[part->id] = part->err;
+		}
+	rd_kafka_metadata_destroy(metadata);
+
+	for (int i = 0; i < job->partitions; i++)
+	{
+		int32		leader = leaders[i];
+		int			n = 0;
+
+		if (leader < 0)
+			continue;
+		for (int j = i; j < job->partitions; j++)
+			if (leaders[j] == leader)
+			{
+				leaders[j] = -1;	/* asked */
+				partitions[n++] = j;
+			}
+		err = list_offsets(shared, partitions, n, time_ms, timeout_ms, job);
+		if (err && !worth_retrying(err))
+			return err;
+		for (int j = 0; j < n && err; j++)
+			job->errs[partitions[j]] = err;
+		if (!pause_unless_stopped(shared, 0))
+			return RD_KAFKA_RESP_ERR__DESTROY;
+	}
+	return RD_KAFKA_RESP_ERR_NO_ERROR;
+}
+
+/*
+ * Ask for the offsets of all partitions.  An error of all of them is
+ * returned; one of a partition stands in errs, and its offset is -1.
+ */
+static int
+ask_offsets(KafkaShared *shared, int64 time_ms, int timeout_ms, KafkaJob *job)
+{
+	int32	   *partitions = malloc(sizeof(int32) * 2 * job->partitions);
+	int			err = RD_KAFKA_RESP_ERR__TIMED_OUT;
+
+	if (partitions == NULL)
+		return RD_KAFKA_RESP_ERR__CRIT_SYS_RESOURCE;
+	if (!shared->by_leader)
+	{
+		for (int i = 0; i < job->partitions; i++)
+			partitions[i] = i;
+		err = list_offsets(shared, partitions, job->partitions, time_ms,
+						   timeout_ms, job);
+	}
+	if (err && worth_retrying(err))
+		err = list_offsets_by_leader(shared, time_ms, timeout_ms, job,
+									 partitions,
+									 partitions + job->partitions);
+	free(partitions);
+
+	shared->by_leader = false;
+	for (int i = 0; i < job->partitions && !err; i++)
+		shared->by_leader |= job->errs[i] != RD_KAFKA_RESP_ERR_NO_ERROR;
 	return err;
 }
 
@@ -171,85 +268,129 @@ run_metadata(KafkaShared *shared, KafkaJob *job, int timeout_ms)
 	return RD_KAFKA_RESP_ERR_NO_ERROR;
 }
 
+/* How many partitions have an answer; the first that has none is named. */
+static int
+count_answers(KafkaJob *job)
+{
+	int			n = 0;
+
+	for (int i = 0; i < job->partitions; i++)
+	{
+		if (job->errs[i] == RD_KAFKA_RESP_ERR_NO_ERROR)
+			n++;
+		else if (job->err == RD_KAFKA_RESP_ERR_NO_ERROR)
+		{
+			job->err = job->errs[i];
+			job->err_partition = i;
+		}
+	}
+	return n;
+}
+
 static int
 run_offsets(KafkaShared *shared, int kind, KafkaJob *job, int timeout_ms)
 {
 	int64	   *ends;
 	int			err;
 
-	if (kind != KAFKA_REQUEST_TIME)
-	{
-		err = list_offsets(shared, job->partitions,
-						   kind == KAFKA_REQUEST_LOW ?
-						   RD_KAFKA_OFFSET_BEGINNING : RD_KAFKA_OFFSET_END,
-						   timeout_ms, job->offsets, &job->err_partition);
-		for (int i = 0; i < job->partitions && !err; i++)
-			if (job->offsets[i] < 0)
-				err = RD_KAFKA_RESP_ERR_OFFSET_NOT_AVAILABLE;
+	err = ask_offsets(shared, kind == KAFKA_REQUEST_LOW ?
+					  RD_KAFKA_OFFSET_BEGINNING : RD_KAFKA_OFFSET_END,
+					  timeout_ms, job);
+	for (int i = 0; i < job->partitions && !err; i++)
+		if (job->offsets[i] < 0 && !job->errs[i])
+			job->errs[i] = RD_KAFKA_RESP_ERR_OFFSET_NOT_AVAILABLE;
+	if (err || kind != KAFKA_REQUEST_TIME)
 		return err;
-	}
 
 	/*
-	 * "None" at a time means the end, and the end is asked for first: what is
+	 * "None" at a time means the end, which was asked for first: what is
 	 * produced in between lies at or behind it, so nothing is skipped.
 	 */
 	ends = malloc(sizeof(int64) * job->partitions);
 	if (ends == NULL)
 		return RD_KAFKA_RESP_ERR__CRIT_SYS_RESOURCE;
-	err = list_offsets(shared, job->partitions, RD_KAFKA_OFFSET_END,
-					   timeout_ms, ends, &job->err_partition);
-	if (!err)
-		err = list_offsets(shared, job->partitions, Max(job->time_ms, 0),
-						   timeout_ms, job->offsets, &job->err_partition);
+	memcpy(ends, job->offsets, sizeof(int64) * job->partitions);
+	err = ask_offsets(shared, Max(job->time_ms, 0), timeout_ms, job);
 	for (int i = 0; i < job->partitions && !err; i++)
-		if (job->offsets[i] < 0)
+	{
+		if (job->offsets[i] < 0 && !job->errs[i])
 			job->offsets[i] = ends[i];
+		if (job->offsets[i] < 0 && !job->errs[i])
+			job->errs[i] = RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE;
+	}
 	free(ends);
 	return err;
+}
+
+static void
+free_answer(KafkaJob *job)
+{
+	free(job->offsets);
+	free(job->errs);
+	job->offsets = NULL;
+	job->errs = NULL;
+}
+
+/*
+ * One attempt.  Returns true when that is the answer: all there is to know,
+ * or, when some leaders have not answered for a while, what the others say.
+ * The evidence for idleness does not wait for them.
+ */
+static bool
+try_job(KafkaShared *shared, int kind, KafkaJob *job, int timeout_ms,
+		bool take_part)
+{
+	int			answers;
+
+	job->err_partition = -1;
+	if (kind == KAFKA_REQUEST_METADATA)
+	{
+		job->err = run_metadata(shared, job, timeout_ms);
+		return !worth_retrying(job->err);
+	}
+	free_answer(job);
+	job->count = job->partitions;
+	job->offsets = calloc(job->partitions, sizeof(int64));
+	job->errs = calloc(job->partitions, sizeof(int));
+	if (job->offsets == NULL || job->errs == NULL)
+		job->err = RD_KAFKA_RESP_ERR__CRIT_SYS_RESOURCE;
+	else
+		job->err = run_offsets(shared, kind, job, timeout_ms);
+	if (job->err)
+	{
+		free_answer(job);
+		return !worth_retrying(job->err);
+	}
+	answers = count_answers(job);
+	return answers == job->partitions ||
+		(take_part && (answers > 0 || kind == KAFKA_JOB_ENDS));
 }
 
 /* Work on a copy of a job until it has an answer, or not. */
 static void
 run_job(KafkaShared *shared, int kind, KafkaJob *job)
 {
-	int64		deadline = kafka_monotonic_ms() + job->timeout_ms;
+	int64		begun = kafka_monotonic_ms();
+	int64		deadline = begun + job->timeout_ms;
 	int64		slice = FIRST_SLICE_MS;
-	int64		left;
+	int64		left = job->timeout_ms;
+	bool		done;
 
-	job->err_partition = -1;
 	job->offsets = NULL;
-	job->count = job->partitions;
-	if (kind != KAFKA_REQUEST_METADATA)
-	{
-		job->offsets = malloc(sizeof(int64) * job->partitions);
-		if (job->offsets == NULL)
-		{
-			job->err = RD_KAFKA_RESP_ERR__CRIT_SYS_RESOURCE;
-			return;
-		}
-	}
-
+	job->errs = NULL;
 	do
 	{
+		bool		take_part;
+
 		job->begun_ms = kafka_monotonic_ms();
-		job->err_partition = -1;
-		left = deadline - job->begun_ms;
-		if (kind == KAFKA_REQUEST_METADATA)
-			job->err = run_metadata(shared, job, Max(Min(slice, left), 1));
-		else
-			job->err = run_offsets(shared, kind, job,
-								   Max(Min(slice, left), 1));
+		take_part = kind == KAFKA_JOB_ENDS ||
+			job->begun_ms - begun >= TAKE_PART_MS;
+		done = try_job(shared, kind, job, Max(Min(slice, left), 1),
+					   take_part);
 		slice *= 2;
 		left = deadline - kafka_monotonic_ms();
-	} while (worth_retrying(job->err) && left > 0 &&
+	} while (!done && left > 0 &&
 			 pause_unless_stopped(shared, Min(RETRY_PAUSE_MS, left)));
-
-	if (job->err)
-	{
-		free(job->offsets);
-		job->offsets = NULL;
-		job->count = 0;
-	}
 }
 
 /* Wake the broker threads of all partitions being fetched. */
@@ -287,10 +428,10 @@ helper_step(KafkaShared *shared)
 		pthread_mutex_lock(&shared->lock);
 		job->busy = false;
 		if (job->wanted)
-			free(work.offsets); /* asked anew meanwhile, of something else */
+			free_answer(&work); /* asked anew meanwhile, of something else */
 		else
 		{
-			free(job->offsets);
+			free_answer(job);
 			work.wanted = work.busy = false;
 			work.ready = true;
 			*job = work;
@@ -344,7 +485,7 @@ destroy_handles(KafkaShared *shared)
 		close(shared->service_fd);
 
 	for (int kind = 0; kind < KAFKA_JOBS; kind++)
-		free(shared->jobs[kind].offsets);
+		free_answer(&shared->jobs[kind]);
 	while (shared->events)
 	{
 		KafkaEvent *next = shared->events->next;
@@ -352,8 +493,6 @@ destroy_handles(KafkaShared *shared)
 		free(shared->events);
 		shared->events = next;
 	}
-	if (shared->stats)
-		rd_kafka_mem_free(NULL, shared->stats);
 	free(shared->started);
 	free(shared->topic);
 }

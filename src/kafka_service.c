@@ -5,7 +5,7 @@
  *
  * kafka_service() lets librdkafka call its callbacks, and then works through
  * what they and the helper thread have left in KafkaShared: errors, log
- * lines, statistics, answers.  Each is moved to the client before anything is
+ * lines, answers.  Each is moved to the client before anything is
  * done that could raise an ERROR, so that none leaks.
  *
  *-------------------------------------------------------------------------
@@ -115,45 +115,14 @@ take_events(KafkaClient *client)
 	return changed;
 }
 
-/* Take statistics, if there are any, and parse them. */
-static bool
-take_stats(KafkaClient *client)
+/* What is said of an error of a request: the broker's words, or the latest. */
+const char *
+kafka_job_reason(const KafkaClient *client, int err)
 {
-	KafkaShared *shared = client->shared;
-	KafkaErrorClass before = client->last_error.class;
-	char	   *stats;
-
-	pthread_mutex_lock(&shared->lock);
-	stats = shared->stats;
-	shared->stats = NULL;
-	pthread_mutex_unlock(&shared->lock);
-
-	if (stats == NULL)
-		return false;
-	if (client->stats)
-		rd_kafka_mem_free(NULL, client->stats);
-	client->stats = stats;
-	kafka_parse_stats(client);
-	rd_kafka_mem_free(NULL, client->stats);
-	client->stats = NULL;
-	return client->last_error.class != before;
-}
-
-/* End offsets are evidence, whoever wanted them. */
-static void
-take_ends(KafkaClient *client, const KafkaJob *job)
-{
-	TimestampTz asked_at;
-
-	if (job->offsets == NULL)
-		return;
-	asked_at = GetCurrentTimestamp() -
-		(kafka_monotonic_ms() - job->begun_ms) * 1000;
-	for (int i = 0; i < Min(job->count, client->nparts); i++)
-	{
-		client->parts[i].asked_end = job->offsets[i];
-		client->parts[i].asked_at = asked_at;
-	}
+	if (kafka_classify(err) == KAFKA_TRANSIENT && err < 0 &&
+		client->reason[0] != '\0')
+		return client->reason;
+	return rd_kafka_err2str(err);
 }
 
 /* Give out an answer of the helper's. */
@@ -163,8 +132,7 @@ take_answer(KafkaClient *client, KafkaRequestKind kind, const KafkaJob *job)
 	KafkaAnswer *answer = &client->answers[kind];
 
 	kafka_fill_error(client, &answer->error, job->err, job->err_partition, -1,
-					 kafka_classify(job->err) == KAFKA_TRANSIENT ?
-					 client->reason : rd_kafka_err2str(job->err));
+					 kafka_job_reason(client, job->err));
 	if (answer->error.class == KAFKA_TRANSIENT)
 	{
 		/* a refused login looks like an outage to requests */
@@ -175,6 +143,7 @@ take_answer(KafkaClient *client, KafkaRequestKind kind, const KafkaJob *job)
 		kafka_note_alive(client);
 
 	answer->partitions = job->count;
+	answer->answered = 0;
 	strlcpy(answer->cluster_id, job->cluster_id, sizeof(answer->cluster_id));
 	if (job->offsets)
 	{
@@ -184,6 +153,8 @@ take_answer(KafkaClient *client, KafkaRequestKind kind, const KafkaJob *job)
 		answer->offsets = MemoryContextAlloc(client->cxt,
 											 sizeof(int64) * job->count);
 		memcpy(answer->offsets, job->offsets, sizeof(int64) * job->count);
+		for (int i = 0; i < job->count; i++)
+			answer->answered += answer->offsets[i] >= 0;
 	}
 	if (kind == KAFKA_REQUEST_METADATA)
 		kafka_account_fds(client, job->brokers + 1);
@@ -206,6 +177,7 @@ take_answers(KafkaClient *client)
 		{
 			shared->jobs[kind].ready = false;
 			shared->jobs[kind].offsets = NULL;
+			shared->jobs[kind].errs = NULL;
 		}
 		pthread_mutex_unlock(&shared->lock);
 		if (!job.ready)
@@ -213,12 +185,15 @@ take_answers(KafkaClient *client)
 
 		/* the client's now, so that an ERROR does not leak it */
 		free(client->answer_offsets);
+		free(client->answer_errs);
 		client->answer_offsets = job.offsets;
-		if (kind == KAFKA_REQUEST_END || kind == KAFKA_JOB_CONFIRM)
-			take_ends(client, &job);
-		if (kind == KAFKA_JOB_CONFIRM)
-			continue;
-		take_answer(client, kind, &job);
+		client->answer_errs = job.errs;
+
+		/* end offsets are evidence, whoever wanted them */
+		if (kind == KAFKA_REQUEST_END || kind == KAFKA_JOB_ENDS)
+			kafka_take_ends(client, &job, kind == KAFKA_JOB_ENDS);
+		if (kind < KAFKA_REQUEST_KINDS)
+			take_answer(client, kind, &job);
 		changed = true;
 	}
 	return changed;
@@ -234,9 +209,20 @@ kafka_service(KafkaClient *client)
 
 	/* errors first: answers use their words */
 	changed = take_events(client);
-	changed |= take_stats(client);
 	changed |= take_answers(client);
+	kafka_ask_ends(client);
 	return changed;
+}
+
+/*
+ * librdkafka tells the queue's length but not its bytes, which are estimated
+ * by the mean size of the messages just taken.
+ */
+int64
+kafka_queue_bytes(KafkaClient *client)
+{
+	return (int64) rd_kafka_queue_length(client->shared->queue) *
+		client->average_bytes;
 }
 
 /* ----------
@@ -293,7 +279,7 @@ kafka_request_wait(KafkaClient *client, KafkaRequestKind kind, int partitions,
 	else
 		kafka_fill_error(client, &answer->error, RD_KAFKA_RESP_ERR__TIMED_OUT,
 						 -1, -1, client->reason);
-	answer->partitions = 0;
+	answer->partitions = answer->answered = 0;
 	answer->done = true;
 	return answer;
 }

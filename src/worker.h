@@ -88,8 +88,11 @@ typedef struct SharedError
 	char		message[WEIR_TEXT_LEN];
 } SharedError;
 
-/* A histogram of durations: bucket b holds [2^(b/4), 2^((b+1)/4)) us. */
-#define WEIR_HISTOGRAM_BUCKETS 160
+/*
+ * A histogram of durations: bucket b holds [2^(b/4), 2^((b+1)/4)) us, up to
+ * what 64 bits can count: records of any age are replayed.
+ */
+#define WEIR_HISTOGRAM_BUCKETS 256
 typedef struct SharedHistogram
 {
 	uint64		count[WEIR_HISTOGRAM_BUCKETS];
@@ -141,7 +144,8 @@ typedef struct PartitionShared
 	TimestampTz mark_last[WEIR_MARKS];	/* Kafka timestamp of the record at
 										 * mark_next - 1; DT_NOBEGIN: there is
 										 * none, or it is not known */
-	int64		end_offset;		/* last known; -1: unknown */
+	int64		end_offset;		/* as the leader said it last; -1: unknown */
+	TimestampTz end_as_of;		/* ... when it was asked; 0: never */
 	int64		end_asked;		/* the answer to SlotShared.ends_asked */
 	TimestampTz idle_since;		/* continuous evidence since; 0: none */
 	TimestampTz idle_as_of;		/* up to when, as the leader said it */
@@ -214,7 +218,6 @@ typedef struct StreamShared
 	TimestampTz watermark;		/* DT_NOBEGIN: none */
 	int32		watermark_held_by;	/* partition; -1: none */
 	TimestampTz max_event_time;
-	int64		lag;
 	int64		rows_in;
 	int64		rows_filtered;
 	int64		rows_late;

@@ -123,7 +123,7 @@ open_client(Ingest *ingest, int npartitions)
 	config.memory_limit = (int64) weir_ingest_memory * 1024;
 	config.fetch_message_max_bytes = weir_fetch_message_max_bytes;
 	config.max_message_bytes = (int64) weir_max_message_bytes * 1024;
-	config.statistics_interval_ms = weir_end_offset_interval;
+	config.ends_interval_ms = weir_end_offset_interval;
 	config.log_level = weir_kafka_log_level;
 	ingest->client = kafka_open(&config, ingest->cxt);
 	PopActiveSnapshot();

@@ -27,6 +27,7 @@
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
+#include "utils/resowner.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
@@ -36,6 +37,7 @@
 WorkerShared *my_worker = NULL;
 
 static bool wakeup_at_commit = false;
+static bool wakeup_at_release = false;
 static bool rescan_at_commit = false;
 static bool callback_registered = false;
 
@@ -352,18 +354,38 @@ at_transaction_end(XactEvent event, void *arg)
 	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT &&
 		event != XACT_EVENT_PREPARE)
 		return;
-	if (wakeup_at_commit && committed)
-		worker_wake_database();
+	wakeup_at_release = wakeup_at_commit && committed;
 	if (rescan_at_commit)		/* an abort may bring back what was stopped */
 		worker_wake_launcher();
 	wakeup_at_commit = rescan_at_commit = false;
+}
+
+/*
+ * At the commit itself, others have not been told yet that their caches are
+ * out of date: a worker woken then may read what was there before, for
+ * instance the options of a server, and take it for the new.  They are told
+ * before the transaction's locks are released.
+ */
+static void
+at_release(ResourceReleasePhase phase, bool is_commit, bool is_top_level,
+		   void *arg)
+{
+	if (!wakeup_at_release || phase != RESOURCE_RELEASE_AFTER_LOCKS ||
+		!is_top_level)
+		return;
+	wakeup_at_release = false;
+	if (is_commit)
+		worker_wake_database();
 }
 
 static void
 register_callback(void)
 {
 	if (!callback_registered)
+	{
 		RegisterXactCallback(at_transaction_end, NULL);
+		RegisterResourceReleaseCallback(at_release, NULL);
+	}
 	callback_registered = true;
 }
 

@@ -43,8 +43,11 @@
 #include "stream_batch.h"
 #include "worker.h"
 
-/* Idleness, advances and lag are looked at this often. */
+/* What nobody wakes the worker for is looked at this often. */
 #define TICK_MS 100
+
+/* ... and this often when only a wake-up can bring something to do. */
+#define QUIET_TICK_MS 1000
 
 /*
  * A batch that is not full delays the next one by this many times its own
@@ -197,27 +200,6 @@ read_position(StreamWorker *w)
 	MemoryContextSwitchTo(w->cxt);
 	w->shared->watermark = w->watermark;
 	return known;
-}
-
-/* Lag: what Kafka has, as far as known, less what is applied. */
-static void
-account(StreamWorker *w)
-{
-	PartitionShared *parts;
-	int64		lag = 0;
-	SlotShared *slot = w->slot ? w->slot :
-	worker_slot_find(MyDatabaseId, w->def->source_id, 0);
-
-	worker_account();
-	if (slot == NULL)
-		return;
-	LWLockAcquire(&slot->lock, LW_SHARED);
-	parts = worker_slot_partitions(slot);
-	for (int p = 0; p < Min(slot->npartitions, w->npartitions); p++)
-		lag += Max(0, Max(parts[p].next, parts[p].end_offset) -
-				   w->applied[p]);
-	LWLockRelease(&slot->lock);
-	w->shared->lag = lag;
 }
 
 /* What an attempt came to. */
@@ -438,7 +420,8 @@ turn(StreamWorker *w, bool *careful, int *delay, TimestampTz *not_before)
 		return 0;
 	}
 	if (!batch.moved && !time_tells(w, &batch))
-		return TICK_MS;
+		return w->def->on_idle_advance || w->on_private ?
+			TICK_MS : QUIET_TICK_MS;
 
 	switch (attempt(w, &batch, *careful))
 	{
@@ -471,7 +454,6 @@ stream_loop(StreamWorker *w)
 	bool		careful = false;
 	int			delay = weir_retry_delay;
 	TimestampTz not_before = 0;
-	TimestampTz accounted = 0;
 
 	for (;;)
 	{
@@ -487,11 +469,7 @@ stream_loop(StreamWorker *w)
 		if (w->generation != worker_catalog_generation())
 			check_definition(w);
 		wait = turn(w, &careful, &delay, &not_before);
-		if (GetCurrentTimestamp() - accounted > TICK_MS * 1000)
-		{
-			account(w);
-			accounted = GetCurrentTimestamp();
-		}
+		worker_account();
 		if (wait > 0)
 			wait_ms(wait);
 	}

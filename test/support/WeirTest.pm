@@ -245,7 +245,8 @@ SQL
 ## Sources and streams
 ##
 
-# The connection, as server "kafka".
+# The connection, as server "kafka".  The embedded broker lets a fetch sleep
+# for all of fetch_wait_max_ms, whatever comes meanwhile.
 sub create_server
 {
 	my ($node, $broker, %opt) = @_;
@@ -253,7 +254,8 @@ sub create_server
 	my $bootstrap = $broker->bootstrap;
 	sql($node, <<SQL, %opt);
 CREATE SERVER $name FOREIGN DATA WRAPPER weir_kafka
-OPTIONS (bootstrap_servers '$bootstrap', reconnect_backoff_max_ms '200')
+OPTIONS (bootstrap_servers '$bootstrap', reconnect_backoff_max_ms '200',
+	fetch_wait_max_ms '100')
 SQL
 	return;
 }

@@ -4,7 +4,7 @@
 CREATE FUNCTION kafka_open(options text[], topic text,
 						   partitions int DEFAULT 0,
 						   memory_limit bigint DEFAULT 134217728,
-						   statistics_interval_ms int DEFAULT 200,
+						   ends_interval_ms int DEFAULT 200,
 						   client_id text DEFAULT 'test_kafka',
 						   log_level int DEFAULT 4)
 RETURNS int AS 'MODULE_PATHNAME', 'test_kafka_open' LANGUAGE C;

@@ -110,7 +110,7 @@ test_kafka_open(PG_FUNCTION_ARGS)
 	config.memory_limit = PG_GETARG_INT64(3);
 	config.fetch_message_max_bytes = 256 * 1024;
 	config.max_message_bytes = 64 * 1024 * 1024;
-	config.statistics_interval_ms = PG_GETARG_INT32(4);
+	config.ends_interval_ms = PG_GETARG_INT32(4);
 	config.client_id = text_to_cstring(PG_GETARG_TEXT_PP(5));
 	config.log_level = PG_GETARG_INT32(6);
 	clients[i] = kafka_open(&config, TopMemoryContext);
@@ -200,7 +200,7 @@ test_kafka_stop(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* Wait for either descriptor, or so long. */
+/* Wait for either descriptor, until the client is due, or so long. */
 static void
 wait_for_client(KafkaClient *client, bool messages, long timeout_ms)
 {
@@ -210,7 +210,10 @@ wait_for_client(KafkaClient *client, bool messages, long timeout_ms)
 	WaitEventSet *set = CreateWaitEventSet(CurrentMemoryContext, 4);
 #endif
 	WaitEvent	events[4];
+	long		due = kafka_service_due(client);
 
+	if (due >= 0)
+		timeout_ms = Min(timeout_ms, due);
 	AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
 	AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
 	AddWaitEventToSet(set, WL_SOCKET_READABLE, kafka_service_fd(client), NULL,
