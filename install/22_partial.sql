@@ -72,3 +72,13 @@ AS 'MODULE_PATHNAME', 'weir_in_batch';
 
 COMMENT ON FUNCTION weir_internal.in_batch(int, bigint, bigint[], bigint[]) IS
 'is the offset in [applied, high) of its partition, element partition + 1 of the arrays?';
+
+CREATE FUNCTION weir_internal.in_part(tid tid, part_from tid, part_to tid,
+	without tid[])
+RETURNS boolean
+LANGUAGE c IMMUTABLE STRICT
+SUPPORT weir_internal.in_batch_support
+AS 'MODULE_PATHNAME', 'weir_in_part';
+
+COMMENT ON FUNCTION weir_internal.in_part(tid, tid, tid, tid[]) IS
+'is the staged row in [part_from, part_to) and not in without, which is sorted? remembers it as the last one seen';

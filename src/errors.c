@@ -50,9 +50,22 @@ error_class(int sqlerrcode)
 		sqlerrcode == ERRCODE_RAISE_EXCEPTION ||
 		row_size_limit(sqlerrcode))
 		return ERROR_OF_ROW;
-	if (sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+	if (sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
+		sqlerrcode == ERRCODE_READ_ONLY_SQL_TRANSACTION ||
+		sqlerrcode == ERRCODE_FDW_OUT_OF_MEMORY ||
+		sqlerrcode == ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION)
 		return ERROR_OF_OUTAGE;
 	return ERROR_OF_DEFINITION;
+}
+
+bool
+error_may_be_of_row(int sqlerrcode)
+{
+	/* what is broken is not a row */
+	if (sqlerrcode == ERRCODE_DATA_CORRUPTED ||
+		sqlerrcode == ERRCODE_INDEX_CORRUPTED)
+		return false;
+	return error_class(sqlerrcode) != ERROR_OF_OUTAGE;
 }
 
 ErrorData *

@@ -3,9 +3,10 @@
  * errors.h
  *	  The three classes of errors, and the one place where errors are caught.
  *
- * An error belongs to a row (it becomes a dead letter),
- * to an outage (retry), or to the definition (the stream fails until it is
- * repaired).  The SQLSTATE decides, by an allow-list for rows.
+ * An error belongs to a row (it becomes a dead letter), to an outage (retry),
+ * or to the definition (source or stream fails until it is repaired).  The
+ * SQLSTATE decides, by an allow-list for rows.  In a stream it can be told
+ * more exactly: whatever only some rows raise belongs to them.
  *
  *-------------------------------------------------------------------------
  */
@@ -23,6 +24,13 @@ typedef enum ErrorClass
 } ErrorClass;
 
 extern ErrorClass error_class(int sqlerrcode);
+
+/*
+ * May the error be raised by some rows and not by others?  So may those of
+ * class definition, by a cast, say, or a function with SQLSTATEs of its own.
+ * Only trying without any row can tell.
+ */
+extern bool error_may_be_of_row(int sqlerrcode);
 
 /*
  * Call fn(arg) in an internal subtransaction.  Returns NULL when it went

@@ -492,6 +492,7 @@ publish(StreamWorker *w, StreamBatch *batch, TimestampTz started)
 	s->rows_late += batch->late;
 	s->rows_dead += batch->dead;
 	s->rows_out += batch->written;
+	failures_commit(w, batch);
 	s->groups_failed += batch->groups_failed;
 	s->windows_closed += batch->windows_closed;
 	if (batch->moved)

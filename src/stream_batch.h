@@ -42,6 +42,26 @@ typedef struct SegmentPlans
 	MemoryContext cxt;
 } SegmentPlans;
 
+/*
+ * How many rows of a batch failed, by SQLSTATE.  Those of more SQLSTATEs than
+ * there is room for are not counted.
+ */
+#define FAILURE_KINDS 16
+
+typedef struct BatchFailures
+{
+	int64		rows;			/* of the batch */
+	int			nkinds;
+	struct
+	{
+		int			sqlerrcode;
+		int64		rows;
+	}			kinds[FAILURE_KINDS];
+}			BatchFailures;
+
+/* max_dead_ratio is looked at over this many rows, or the last batch. */
+#define FAILURE_ROWS 100
+
 typedef struct StreamWorker
 {
 	StreamDef  *def;
@@ -83,6 +103,14 @@ typedef struct StreamWorker
 								 * 0 while they are not known */
 	int64		dead_letters;	/* of this stream, as far as known */
 
+	/* stream_failures.c: the last batches, newest first */
+	BatchFailures failures[FAILURE_ROWS];
+	int			nfailures;
+	int			kinds_shown[FAILURE_KINDS]; /* SQLSTATEs of dead letters that
+											 * last_error has told */
+	int			nkinds_shown;
+	bool		letter_shown;	/* last_error tells of a dead letter */
+
 	/* the slot it reads */
 	StreamShared *shared;
 	SlotShared *slot;			/* NULL: not attached */
@@ -123,6 +151,10 @@ typedef struct StreamBatch
 	int64		late_pairs;		/* (row, window), as apply counted them */
 	int64		late;			/* rows */
 	int64		dead;
+	BatchFailures failures;
+	int			first_sqlerrcode;	/* of a kind of dead letter that is new;
+									 * 0: none is */
+	char	   *first_message;
 	int64		groups_failed;
 	int64		windows_closed;
 	TimestampTz new_watermark;
@@ -191,6 +223,17 @@ extern Datum step_datum(uint64 row, int column, bool *isnull);
 extern char *step_text(uint64 row, int column);
 extern void step_row_position(uint64 row, DeadLetter *letter);
 extern void step_forget(StreamWorker *w);
+
+/* stream_support.c: the row that a statement on part of a batch saw last */
+extern void support_forget_seen(void);
+extern bool support_last_seen(ItemPointerData *tid);
+
+/* stream_failures.c: is the query at fault, not the data? */
+extern void failures_count(StreamWorker *w, StreamBatch *batch,
+						   const ErrorData *error);
+extern void failures_first(StreamWorker *w, StreamBatch *batch,
+						   const ErrorData *error);
+extern void failures_commit(StreamWorker *w, StreamBatch *batch);
 
 /* stream_careful.c: find the culprits, do without them */
 extern void careful_apply(StreamWorker *w, StreamBatch *batch);

@@ -70,7 +70,7 @@ stream_add_src(StringInfo buf, const CompileContext *c, bool without)
 					 "\tWHERE v." SEGMENT_TID " >= $1 AND v." SEGMENT_TID " < $2\n"
 					 "\t\tAND weir_internal.in_batch(v.kafka_partition, v.kafka_offset, $3, $4)%s)",
 					 c->segment_view, stream_column_list(columns, ""),
-					 without ? "\n\t\tAND v." SEGMENT_TID " <> ALL ($6)" : "");
+					 without ? "\n\t\tAND weir_internal.in_part(v." SEGMENT_TID ", $1, $2, $6)" : "");
 }
 
 void
@@ -124,9 +124,12 @@ plain_keys(const CompileContext *c)
 	return columns;
 }
 
-/* A check that keys fit into an index, where they might not. */
+/*
+ * A clause that checks that keys fit into an index, where they might not: of
+ * a group in general, of each row in the probe, which is to find rows.
+ */
 static char *
-key_check(const CompileContext *c)
+key_check(const CompileContext *c, bool of_rows)
 {
 	List	   *wide = NIL;
 	ListCell   *lc;
@@ -140,7 +143,8 @@ key_check(const CompileContext *c)
 	}
 	if (wide == NIL)
 		return "";
-	return psprintf("\n\tHAVING weir_internal.key_fits(%s)",
+	return psprintf(of_rows ? " FILTER (WHERE weir_internal.key_fits(%s))" :
+					"\n\tHAVING weir_internal.key_fits(%s)",
 					stream_column_list(wide, ""));
 }
 
@@ -197,8 +201,9 @@ add_delta(StringInfo buf, const CompileContext *c, bool without, bool probe)
 						 parts->window_args);
 	appendStringInfoString(buf, groups);
 	add_states(buf, c, false);
-	appendStringInfo(buf, ",\n\t\tcount(*) AS n\n\tFROM r\n\tGROUP BY %s%s)",
-					 groups, key_check(c));
+	appendStringInfo(buf, ",\n\t\tcount(*)%s AS n\n\tFROM r\n\tGROUP BY %s%s)",
+					 probe ? key_check(c, true) : "",
+					 groups, probe ? "" : key_check(c, false));
 	if (!parts->panes || probe)
 		return;
 

@@ -8,6 +8,15 @@
  * planner would guess that they keep a ninth of the rows; nearly all pass, and
  * the support function says so.
  *
+ * weir_internal.in_part does the same for part of a batch, without culprits,
+ * and remembers the row: when a statement fails, the last row seen is most
+ * likely the one that made it fail.
+ *
+ * A user's condition must not run on a row that either of them leaves out: it
+ * may fail there.  PostgreSQL orders the conditions of a scan by security
+ * level, all the same here, and then by cost.  No condition of a user's costs
+ * less than nothing, but these two do: their support function says so.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -22,6 +31,11 @@
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
+#include "stream_batch.h"
+
+/* Less than any condition of a user's, which may cost 0. */
+#define COST_OF_BOUNDS (-1e-9)
+
 /*
  * Three items must fit on a page of a btree: less than what it allows, for
  * the item's header, NULL bitmap, two timestamps and alignment.
@@ -30,6 +44,7 @@
 
 PG_FUNCTION_INFO_V1(weir_in_batch);
 PG_FUNCTION_INFO_V1(weir_in_batch_support);
+PG_FUNCTION_INFO_V1(weir_in_part);
 PG_FUNCTION_INFO_V1(weir_key_fits);
 PG_FUNCTION_INFO_V1(weir_event_time);
 
@@ -69,7 +84,72 @@ weir_in_batch_support(PG_FUNCTION_ARGS)
 		((SupportRequestSelectivity *) request)->selectivity = 1.0;
 		PG_RETURN_POINTER(request);
 	}
+	if (IsA(request, SupportRequestCost))
+	{
+		((SupportRequestCost *) request)->startup = 0;
+		((SupportRequestCost *) request)->per_tuple = COST_OF_BOUNDS;
+		PG_RETURN_POINTER(request);
+	}
 	PG_RETURN_POINTER(NULL);
+}
+
+static ItemPointerData last_seen;
+
+void
+support_forget_seen(void)
+{
+	ItemPointerSetInvalid(&last_seen);
+}
+
+/* The last row that in_part let pass; false when there was none. */
+bool
+support_last_seen(ItemPointerData *tid)
+{
+	*tid = last_seen;
+	return ItemPointerIsValid(&last_seen);
+}
+
+/* By halving; the array is in the order of TIDs. */
+static bool
+is_among(ItemPointer tid, ArrayType *array)
+{
+	ItemPointer tids = (ItemPointer) ARR_DATA_PTR(array);
+	int			lo = 0;
+	int			hi;
+
+	if (ARR_NDIM(array) == 0)
+		return false;
+	if (ARR_NDIM(array) != 1 || ARR_HASNULL(array) ||
+		ARR_ELEMTYPE(array) != TIDOID)
+		elog(ERROR, "not a plain array of tid");
+	hi = ARR_DIMS(array)[0] - 1;
+	while (lo <= hi)
+	{
+		int			middle = lo + (hi - lo) / 2;
+		int			order = ItemPointerCompare(&tids[middle], tid);
+
+		if (order == 0)
+			return true;
+		if (order < 0)
+			lo = middle + 1;
+		else
+			hi = middle - 1;
+	}
+	return false;
+}
+
+/* (tid, from, to, culprits in order): from <= tid < to, and no culprit. */
+Datum
+weir_in_part(PG_FUNCTION_ARGS)
+{
+	ItemPointer tid = (ItemPointer) PG_GETARG_POINTER(0);
+
+	if (ItemPointerCompare(tid, (ItemPointer) PG_GETARG_POINTER(1)) < 0 ||
+		ItemPointerCompare(tid, (ItemPointer) PG_GETARG_POINTER(2)) >= 0 ||
+		is_among(tid, PG_GETARG_ARRAYTYPE_P(3)))
+		PG_RETURN_BOOL(false);
+	last_seen = *tid;
+	PG_RETURN_BOOL(true);
 }
 
 /*

@@ -5,10 +5,10 @@
  *
  *	loop: position known?  ring to read?  new marks, or time to tell?
  *		run a batch; on failure look at the error's class:
- *		row			the same batch again, carefully
  *		outage		let go of the ring (others go on), wait, read the
  *					position anew, try again
- *		definition	write the reason into the catalog, end; weir.resume()
+ *		all else	the same batch again, carefully; if it fails then as well,
+ *					write the reason into the catalog, end; weir.resume()
  *					starts it again
  *
  * Nothing is in memory that is not read again after a failure: the position
@@ -255,22 +255,26 @@ judge_error(StreamWorker *w, bool careful)
 {
 	ErrorData  *edata;
 	ErrorClass	class;
+	bool		outage;
 
 	MemoryContextSwitchTo(w->batch_cxt);
 	edata = CopyErrorData();
 	class = error_class(edata->sqlerrcode);
-	if (class != ERROR_OF_ROW || careful)
+	outage = class == ERROR_OF_OUTAGE ||
+		(class == ERROR_OF_DEFINITION && ring_lost(w));
+	careful = careful || outage || !error_may_be_of_row(edata->sqlerrcode);
+	if (careful)
 		EmitErrorReport();
 	FlushErrorState();
 	AbortOutOfAnyTransaction();
 	MemoryContextSwitchTo(w->batch_cxt);
 
-	if (class == ERROR_OF_ROW && !careful)
+	if (!careful)
 		return ATTEMPT_CAREFUL;
+	w->letter_shown = false;
 	worker_set_error(&w->shared->error, edata->sqlerrcode,
 					 error_text(edata));
-	if (class == ERROR_OF_OUTAGE ||
-		(class == ERROR_OF_DEFINITION && ring_lost(w)))
+	if (outage)
 		return ATTEMPT_OUTAGE;
 	fail_stream(w, edata);
 	return ATTEMPT_OUTAGE;		/* not reached */
@@ -372,11 +376,15 @@ partitions_added(StreamWorker *w)
 	return slot && slot->npartitions > w->npartitions;
 }
 
-/* All is well again.  What a seek left out stays to be seen. */
+/*
+ * All is well again.  What a seek left out stays to be seen, and so does a
+ * dead letter.
+ */
 static void
 clear_error(StreamWorker *w)
 {
-	if (ERRCODE_TO_CATEGORY(w->shared->error.sqlerrcode) != ERRCODE_WARNING)
+	if (!w->letter_shown &&
+		ERRCODE_TO_CATEGORY(w->shared->error.sqlerrcode) != ERRCODE_WARNING)
 		worker_clear_error(&w->shared->error);
 }
 
@@ -426,8 +434,8 @@ turn(StreamWorker *w, bool *careful, int *delay, TimestampTz *not_before)
 	switch (attempt(w, &batch, *careful))
 	{
 		case ATTEMPT_DONE:
-			if (*careful && batch.dead == 0 && batch.groups_failed == 0)
-				*careful = false;
+			/* rows that the target refuses seldom come alone */
+			*careful = *careful && batch.dead > 0;
 			if (batch.groups_failed == 0)
 				clear_error(w);
 			*delay = weir_retry_delay;
