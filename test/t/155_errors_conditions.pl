@@ -73,7 +73,7 @@ sub oracle
 {
 	my ($query, $multiple, $last) = @_;
 	my $from =
-	  "(SELECT i AS id, timestamptz '2024-01-01 00:00Z' + i * interval '1 second' AS at FROM generate_series(1, $last) i WHERE i % $multiple <> 0) e";
+	  "(SELECT i AS id, timestamptz '2024-01-01 00:00Z' + i * interval '1 second' AS at FROM generate_series(1, $last) i WHERE i % $multiple <> 0 OFFSET 0) e";
 	return $query =~ s/\bM\b/$multiple/gr =~ s/\bFROM e\b/FROM $from/r =~
 	  s/\bJOIN e\b/JOIN $from/r;
 }
