@@ -201,6 +201,19 @@ check_server(const char *name)
 				errhint("Use a server of the foreign data wrapper \"weir_kafka\"."));
 }
 
+/* Is it a type, or an array or domain of one, that can have epochs? */
+static bool
+takes_epochs(Oid type)
+{
+	Oid			element;
+
+	type = getBaseType(type);
+	element = get_element_type(type);
+	if (OidIsValid(element))
+		type = getBaseType(element);
+	return type == TIMESTAMPTZOID || type == TIMESTAMPOID || type == DATEOID;
+}
+
 static bool
 has_epoch_option(Oid relid, AttrNumber attnum)
 {
@@ -237,12 +250,11 @@ check_relation(Relation rel)
 					errmsg("virtual generated column \"%s\" is not supported in a source",
 						   name),
 					errhint("Declare it STORED."));
-		if (attr->atttypid != TIMESTAMPTZOID &&
-			attr->atttypid != TIMESTAMPOID &&
+		if (!attr->attisdropped && !takes_epochs(attr->atttypid) &&
 			has_epoch_option(RelationGetRelid(rel), attr->attnum))
 			ereport(ERROR,
 					errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					errmsg("column option \"epoch\" of \"%s\" needs a timestamp column",
+					errmsg("column option \"epoch\" of \"%s\" needs a column of type timestamp or date",
 						   name));
 		if (attr->attgenerated != '\0' &&
 			GetForeignColumnOptions(RelationGetRelid(rel), attr->attnum) != NIL)

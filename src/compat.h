@@ -100,6 +100,22 @@ compat_flatten_groups(Query *query)
 #endif
 }
 
+#include "utils/datetime.h"
+
+/* 16 made it say more of an error. */
+static inline int
+compat_decode_date_time(char **field, int *ftype, int nf, int *dtype,
+						struct pg_tm *tm, fsec_t *fsec, int *tz)
+{
+#if PG_VERSION_NUM >= 160000
+	DateTimeErrorExtra extra;
+
+	return DecodeDateTime(field, ftype, nf, dtype, tm, fsec, tz, &extra);
+#else
+	return DecodeDateTime(field, ftype, nf, dtype, tm, fsec, tz);
+#endif
+}
+
 /* 16 has input functions that report errors without throwing them. */
 #if PG_VERSION_NUM >= 160000
 #include "nodes/miscnodes.h"

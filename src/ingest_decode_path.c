@@ -114,6 +114,8 @@ column_path_parse(const char *path, int *nsteps)
 EpochUnit
 column_epoch_parse(const char *unit)
 {
+	if (strcmp(unit, "d") == 0)
+		return EPOCH_DAYS;
 	if (strcmp(unit, "s") == 0)
 		return EPOCH_SECONDS;
 	if (strcmp(unit, "ms") == 0)
@@ -125,7 +127,7 @@ column_epoch_parse(const char *unit)
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("invalid epoch unit \"%s\"", unit),
-			 errhint("Units are s, ms, us and ns.")));
+			 errhint("Units are d, s, ms, us and ns.")));
 }
 
 DocStep *

@@ -41,6 +41,7 @@ direct_kind(Oid typid, ValueKind *kind)
 		{TIMESTAMPOID, VALUE_TIMESTAMP},
 		{TIMESTAMPTZOID, VALUE_TIMESTAMPTZ},
 		{DATEOID, VALUE_DATE},
+		{TIMEOID, VALUE_TIME},
 		{UUIDOID, VALUE_UUID},
 		{JSONOID, VALUE_JSON},
 		{JSONBOID, VALUE_JSONB}
@@ -112,7 +113,17 @@ value_type_compile(Oid typid, int32 typmod, EpochUnit epoch)
 	getTypeInputInfo(typid, &input, &type->typioparam);
 	fmgr_info(input, &type->input);
 	if (direct_kind(typid, &type->kind))
+	{
+		if (type->kind == VALUE_TIMESTAMP)
+		{
+			/* the same value at UTC, and it looks at the zone */
+			fmgr_info(F_TIMESTAMPTZ_IN, &type->input);
+			type->typioparam = TIMESTAMPTZOID;
+		}
+		else if (type->kind == VALUE_TIME)
+			type->element = value_type_compile(TIMETZOID, typmod, epoch);
 		return type;
+	}
 	element = get_element_type(typid);
 	if (OidIsValid(element))
 	{

@@ -731,6 +731,8 @@ value_decode(ValueType *type, const DocValue *doc, ValueContext *cxt,
 			return value_decode_timestamp(type, doc, cxt, value);
 		case VALUE_DATE:
 			return value_decode_date(type, doc, cxt, value);
+		case VALUE_TIME:
+			return value_decode_time(type, doc, cxt, value);
 		case VALUE_UUID:
 			return decode_uuid(type, doc, cxt, value);
 		case VALUE_JSON:

@@ -42,6 +42,7 @@ typedef enum ValueKind
 	VALUE_TIMESTAMP,
 	VALUE_TIMESTAMPTZ,
 	VALUE_DATE,
+	VALUE_TIME,
 	VALUE_UUID,
 	VALUE_JSON,
 	VALUE_JSONB,
@@ -57,7 +58,8 @@ typedef enum EpochUnit
 	EPOCH_SECONDS,
 	EPOCH_MILLISECONDS,
 	EPOCH_MICROSECONDS,
-	EPOCH_NANOSECONDS
+	EPOCH_NANOSECONDS,
+	EPOCH_DAYS
 } EpochUnit;
 
 /* A column's type, compiled. */
@@ -69,9 +71,9 @@ typedef struct ValueType
 	int16		len;			/* as in pg_type */
 	bool		byval;
 	char		align;
-	EpochUnit	epoch;			/* timestamps */
+	EpochUnit	epoch;			/* timestamps and dates */
 
-	/* array elements; the type under a domain */
+	/* array elements; the type under a domain; timetz for time */
 	struct ValueType *element;
 
 	/* VALUE_DOMAIN: domain_check()'s; the context it lives in */
@@ -153,6 +155,8 @@ extern ValueStatus value_decode_timestamp(ValueType *type,
 										  const DocValue *doc,
 										  ValueContext *cxt, Datum *value);
 extern ValueStatus value_decode_date(ValueType *type, const DocValue *doc,
+									 ValueContext *cxt, Datum *value);
+extern ValueStatus value_decode_time(ValueType *type, const DocValue *doc,
 									 ValueContext *cxt, Datum *value);
 
 /* A number's decimal form: (-1)^negative * digits * 10^exponent. */

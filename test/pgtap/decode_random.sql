@@ -75,7 +75,33 @@ BEGIN
     RETURN 'src';
 END $$;
 
--- Values of random documents, a column a type.
+-- A text that says its zone, moved to UTC; others as they are.
+CREATE FUNCTION at_utc(type text, json text) RETURNS text
+LANGUAGE plpgsql AS $$
+DECLARE
+    t text := json::jsonb #>> '{}';
+    here timestamptz;
+    there timestamptz;
+BEGIN
+    IF jsonb_typeof(json::jsonb) <> 'string' THEN
+        RETURN json;
+    END IF;
+    IF type ^@ 'time' AND type !~ 'stamp' THEN
+        RETURN CASE WHEN extract(timezone FROM t::timetz) = 0 THEN json ELSE to_jsonb((t::timetz AT TIME ZONE 'UTC')::text)::text END;
+    END IF;
+    IF t !~ ':|\d[Tt]\d' THEN
+        RETURN json;
+    END IF;
+    here := t::timestamptz;
+    PERFORM set_config('TimeZone', '<+01>-01', true);
+    there := t::timestamptz;
+    PERFORM set_config('TimeZone', 'UTC', true);
+    RETURN CASE WHEN here = there AND isfinite(here) THEN to_jsonb((here AT TIME ZONE 'UTC')::text)::text ELSE json END;
+EXCEPTION WHEN OTHERS THEN
+    RETURN json;
+END $$;
+
+-- Values of random documents, a column a type; times without a zone are at UTC.
 CREATE FUNCTION populated(type text, jsons text[]) RETURNS TABLE (json text, answer text)
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -85,7 +111,7 @@ BEGIN
         BEGIN
             EXECUTE 'SELECT CASE WHEN num_nonnulls((r).v) = 1 THEN format(''%s'', (r).v) END
                 FROM jsonb_populate_record(NULL::populated_row, $1) r'
-            INTO answer USING ('{"v":' || json || '}')::jsonb;
+            INTO answer USING ('{"v":' || CASE WHEN type ~ '^(timestamp|date|time)(\(|$)' THEN at_utc(type, json) ELSE json END || '}')::jsonb;
         EXCEPTION WHEN OTHERS THEN
             answer := '!' || SQLSTATE;
         END;

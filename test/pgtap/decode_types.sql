@@ -45,7 +45,33 @@ BEGIN
          FROM unnest(jsons) WITH ORDINALITY u(j, o))) d;
 END $$;
 
--- What jsonb_populate_record() makes of them.
+-- A text that says its zone, moved to UTC; others as they are.
+CREATE FUNCTION at_utc(type text, json text) RETURNS text
+LANGUAGE plpgsql AS $$
+DECLARE
+    t text := json::jsonb #>> '{}';
+    here timestamptz;
+    there timestamptz;
+BEGIN
+    IF jsonb_typeof(json::jsonb) <> 'string' THEN
+        RETURN json;
+    END IF;
+    IF type ^@ 'time' AND type !~ 'stamp' THEN
+        RETURN CASE WHEN extract(timezone FROM t::timetz) = 0 THEN json ELSE to_jsonb((t::timetz AT TIME ZONE 'UTC')::text)::text END;
+    END IF;
+    IF t !~ ':|\d[Tt]\d' THEN
+        RETURN json;
+    END IF;
+    here := t::timestamptz;
+    PERFORM set_config('TimeZone', '<+01>-01', true);
+    there := t::timestamptz;
+    PERFORM set_config('TimeZone', 'UTC', true);
+    RETURN CASE WHEN here = there AND isfinite(here) THEN to_jsonb((here AT TIME ZONE 'UTC')::text)::text ELSE json END;
+EXCEPTION WHEN OTHERS THEN
+    RETURN json;
+END $$;
+
+-- What jsonb_populate_record() makes of them; times without a zone are at UTC.
 CREATE FUNCTION populated(type text, jsons text[])
 RETURNS TABLE (json text, answer text)
 LANGUAGE plpgsql AS $$
@@ -56,7 +82,7 @@ BEGIN
         BEGIN
             EXECUTE 'SELECT CASE WHEN num_nonnulls((r).v) = 1 THEN format(''%s'', (r).v) END
                 FROM jsonb_populate_record(NULL::populated_row, $1) r'
-            INTO answer USING ('{"v":' || json || '}')::jsonb;
+            INTO answer USING ('{"v":' || CASE WHEN type ~ '^(timestamp|date|time)(\(|$)' THEN at_utc(type, json) ELSE json END || '}')::jsonb;
         EXCEPTION WHEN OTHERS THEN
             answer := '!' || SQLSTATE;
         END;
@@ -158,7 +184,7 @@ SELECT results_eq(
         '99999999999', '100000000000', '99999999999999', '100000000000000', '99999999999999999', '100000000000000000', '99999999999.9', '1e30', '1e400', '-1e18', '"+5"', '"20200101"', '"1e3"', '9999999999999999999'])$$,
     ARRAY['1970-01-01 00:00:00+00', '1970-01-01 00:00:00+00', '1970-01-01 00:00:01+00', '1970-01-01 00:00:01.5+00', '1970-01-01 00:00:01.5+00', '1969-12-31 23:59:59+00', '2023-11-14 22:13:20+00', '2023-11-14 22:13:20+00', '2023-11-14 22:13:20.123456+00', '2023-11-14 22:13:20.123457+00', '2023-11-14 22:13:21+00', '2023-11-14 22:13:20+00',
         '2023-11-14 22:13:20.123+00', '2023-11-14 22:13:20.123+00', '2023-11-14 22:13:20.123457+00', '2023-11-14 22:13:20.123456+00', '2023-11-14 22:13:20.123457+00', '2023-11-14 22:13:20.123457+00', '1916-02-18 01:46:39.877+00',
-        '5138-11-16 09:46:39+00', '1973-03-03 09:46:40+00', '5138-11-16 09:46:39.999+00', '1973-03-03 09:46:40+00', '5138-11-16 09:46:39.999999+00', '1973-03-03 09:46:40+00', '5138-11-16 09:46:39.9+00', '!22008', '!22008', '1938-04-24 22:13:20+00', '1970-01-01 00:00:05+00', '1970-08-22 19:08:21+00', '1970-01-01 00:16:40+00', '2286-11-20 17:46:40+00'],
+        '5138-11-16 09:46:39+00', '5138-11-16 09:46:40+00', '5138-11-16 09:46:39.999+00', '5138-11-16 09:46:40+00', '5138-11-16 09:46:39.999999+00', '5138-11-16 09:46:40+00', '5138-11-16 09:46:39.9+00', '!22008', '!22008', '1938-04-24 22:13:20+00', '1970-01-01 00:00:05+00', '1970-08-22 19:08:21+00', '1970-01-01 00:16:40+00', '2286-11-20 17:46:40+00'],
     'epochs by magnitude');
 SELECT results_eq($$SELECT answer FROM decoded('timestamp(0)', ARRAY['1700000000.5', '-1700000000.5'])$$, ARRAY['2023-11-14 22:13:21', '1916-02-18 01:46:39'], 'precision applies to epochs');
 SELECT results_eq($$SELECT answer FROM decoded('timestamptz[]', ARRAY['[0, "1700000000123", null]'])$$, ARRAY['{"1970-01-01 00:00:00+00","2023-11-14 22:13:20.123+00",NULL}'], 'elements too');
