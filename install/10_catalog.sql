@@ -150,6 +150,8 @@ COMMENT ON COLUMN weir_internal.stream.created_at IS 'when it was made';
 -- Progress: written in the transaction of the results it stands for
 ------------------------------------------------------------------------
 
+-- One row a stream, so that a batch writes one version of one row.  Elements
+-- partition + 1 of the arrays are the partition's.
 CREATE TABLE weir_internal.stream_state (
 	stream_id				int PRIMARY KEY REFERENCES weir_internal.stream ON DELETE CASCADE,
 	watermark				timestamptz,
@@ -157,10 +159,16 @@ CREATE TABLE weir_internal.stream_state (
 	seek_to					text,
 	seek_forward			boolean NOT NULL DEFAULT false,
 	seek_floor				timestamptz,
-	floor_pending			boolean NOT NULL DEFAULT false
-) WITH (fillfactor = 50, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
+	floor_pending			boolean NOT NULL DEFAULT false,
+	applied_offsets			bigint[],
+	max_event_times			timestamptz[],
+	last_record_timestamps	timestamptz[],
+	cluster_id				text,
+	topic_incarnation		int
+) WITH (fillfactor = 50, toast_tuple_target = 4080,
+	autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
 COMMENT ON TABLE weir_internal.stream_state IS
-'one row a stream, updated each batch; whoever applies a batch or seeks locks it FOR UPDATE first';
+'one row a stream, updated each batch: the durable position, committed with the results it stands for; whoever applies a batch or seeks locks the stream first';
 COMMENT ON COLUMN weir_internal.stream_state.stream_id IS 'the stream';
 COMMENT ON COLUMN weir_internal.stream_state.watermark IS 'all rows with an event time below it have been applied; NULL: none yet';
 COMMENT ON COLUMN weir_internal.stream_state.seek_generation IS 'grows with each seek; a batch begun under another is void';
@@ -170,26 +178,29 @@ COMMENT ON COLUMN weir_internal.stream_state.seek_floor IS
 'since the last seek: windows that start before it are incomplete and are not emitted; NULL: none, or not found yet';
 COMMENT ON COLUMN weir_internal.stream_state.floor_pending IS
 'the seek was to offsets: the first rows of each partition still have to tell the floor';
+COMMENT ON COLUMN weir_internal.stream_state.applied_offsets IS
+'all records below it are in the results, in the dead letters, or filtered; NULL: the first position is not resolved yet';
+COMMENT ON COLUMN weir_internal.stream_state.max_event_times IS 'greatest event time applied that moves the watermark';
+COMMENT ON COLUMN weir_internal.stream_state.last_record_timestamps IS 'Kafka timestamp of the last record applied';
+COMMENT ON COLUMN weir_internal.stream_state.cluster_id IS 'Kafka cluster the offsets belong to; NULL: not known';
+COMMENT ON COLUMN weir_internal.stream_state.topic_incarnation IS 'the source''s topic_incarnation the offsets belong to';
 
-CREATE TABLE weir_internal.progress (
-	stream_id				int NOT NULL REFERENCES weir_internal.stream ON DELETE CASCADE,
-	kafka_partition			int NOT NULL,
-	applied_offset			bigint NOT NULL,
-	max_event_time			timestamptz,
-	cluster_id				text,
-	topic_incarnation		int NOT NULL DEFAULT 1,
-	last_record_timestamp	timestamptz,
-	PRIMARY KEY (stream_id, kafka_partition)
-) WITH (fillfactor = 50, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
-COMMENT ON TABLE weir_internal.progress IS
-'one row a stream and partition: the durable position, committed with the results it stands for';
+CREATE VIEW weir_internal.progress AS
+SELECT s.stream_id, (p.part - 1)::int AS kafka_partition, p.applied_offset,
+	p.max_event_time, p.last_record_timestamp
+FROM weir_internal.stream_state s
+	CROSS JOIN LATERAL ROWS FROM (pg_catalog.unnest(s.applied_offsets),
+		pg_catalog.unnest(s.max_event_times),
+		pg_catalog.unnest(s.last_record_timestamps))
+		WITH ORDINALITY AS p (applied_offset, max_event_time,
+			last_record_timestamp, part);
+COMMENT ON VIEW weir_internal.progress IS
+'the positions in weir_internal.stream_state, one row a stream and partition';
 COMMENT ON COLUMN weir_internal.progress.stream_id IS 'the stream';
 COMMENT ON COLUMN weir_internal.progress.kafka_partition IS 'partition of the source''s topic';
-COMMENT ON COLUMN weir_internal.progress.applied_offset IS 'all records below it are in the results, in the dead letters, or filtered';
-COMMENT ON COLUMN weir_internal.progress.max_event_time IS 'greatest event time applied that moves the watermark';
-COMMENT ON COLUMN weir_internal.progress.cluster_id IS 'Kafka cluster the offsets belong to; NULL: not known';
-COMMENT ON COLUMN weir_internal.progress.topic_incarnation IS 'the source''s topic_incarnation the offsets belong to';
-COMMENT ON COLUMN weir_internal.progress.last_record_timestamp IS 'Kafka timestamp of the last record applied';
+COMMENT ON COLUMN weir_internal.progress.applied_offset IS 'element of applied_offsets';
+COMMENT ON COLUMN weir_internal.progress.max_event_time IS 'element of max_event_times';
+COMMENT ON COLUMN weir_internal.progress.last_record_timestamp IS 'element of last_record_timestamps';
 
 CREATE SEQUENCE weir_internal.advance_id_seq;
 COMMENT ON SEQUENCE weir_internal.advance_id_seq IS 'numbers the recorded advances';
@@ -308,7 +319,6 @@ SELECT pg_catalog.pg_extension_config_dump('weir_internal.source_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('weir_internal.stream', '');
 SELECT pg_catalog.pg_extension_config_dump('weir_internal.stream_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('weir_internal.stream_state', '');
-SELECT pg_catalog.pg_extension_config_dump('weir_internal.progress', '');
 SELECT pg_catalog.pg_extension_config_dump('weir_internal.advance', '');
 SELECT pg_catalog.pg_extension_config_dump('weir_internal.advance_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('weir_internal.cookie', '');

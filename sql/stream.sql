@@ -109,10 +109,8 @@ CREATE FUNCTION filled() RETURNS void LANGUAGE sql AS $$
 	INSERT INTO totals VALUES (1, 1);
 	INSERT INTO log VALUES (1, 1);
 	INSERT INTO latest VALUES (1, 1);
-	DELETE FROM weir_internal.progress;
-	INSERT INTO weir_internal.progress (stream_id, kafka_partition, applied_offset, last_record_timestamp)
-		SELECT stream_id, p, 100 + p, '2024-01-01 00:20Z'
-		FROM weir_internal.stream, generate_series(0, 1) p;
+	UPDATE weir_internal.stream_state SET applied_offsets = '{100,101}', max_event_times = '{NULL,NULL}',
+		last_record_timestamps = '{2024-01-01 00:20Z,2024-01-01 00:20Z}';
 $$;
 CREATE VIEW sought AS SELECT m.name, e.seek_generation, e.seek_to, e.seek_forward, e.seek_floor
 	FROM weir_internal.stream_state e JOIN weir_internal.stream m USING (stream_id);

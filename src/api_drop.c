@@ -3,9 +3,8 @@
  * api_drop.c
  *	  weir.drop_source() and weir.drop_stream().
  *
- * Locking: names, then the stream's row in stream_state, which keeps its
- * worker out of a new batch and waits for the one under way, then the state
- * table and the target.  The worker takes them in the same order.
+ * Locking: names, then the stream, which keeps its worker out of a new batch
+ * and waits for the one under way, then the state table and the target.  The worker takes them in the same order.
  *
  * Dead letters stay: they are what did not get in, and their record outlives
  * the stream.
@@ -57,10 +56,7 @@ drop_stream(const StreamDef *stream)
 	char	   *state = NULL;
 	CatalogAccess access;
 
-	catalog_begin(&access);
-	catalog_execute("SELECT 1 FROM weir_internal.stream_state"
-					" WHERE stream_id = $1 FOR UPDATE", 1, &id);
-	catalog_end(&access);
+	catalog_lock_stream(stream->stream_id);
 
 	if (OidIsValid(stream->state))
 		state = api_qualified_name(stream->state);

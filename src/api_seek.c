@@ -3,9 +3,9 @@
  * api_seek.c
  *	  weir.seek() and weir.advance_watermark().
  *
- * Both are transactional and ask no broker.  seek() locks the stream's row
- * in stream_state, which its worker locks at the start of each batch, so no
- * batch is under way; then it clears what the new position makes wrong, and
+ * Both are transactional and ask no broker.  seek() locks the stream, as its
+ * worker does at the start of each batch, so no batch is under way; then it
+ * clears what the new position makes wrong, and
  * leaves the position as a request (seek_to) that the ingest worker resolves
  * to offsets before the stream reads on.  The generation voids batches that
  * were prepared before.
@@ -73,13 +73,8 @@ static StreamDef *
 lock_stream(const char *name)
 {
 	StreamDef  *def = api_own_stream(name);
-	CatalogArg	id = CATALOG_INT4(def->stream_id);
-	CatalogAccess access;
 
-	catalog_begin(&access);
-	catalog_execute("SELECT 1 FROM weir_internal.stream_state"
-					" WHERE stream_id = $1 FOR UPDATE", 1, &id);
-	catalog_end(&access);
+	catalog_lock_stream(def->stream_id);
 	return api_own_stream(name);
 }
 

@@ -158,42 +158,32 @@ is_applied(Wait *wait)
 	CatalogArg	args[] = {
 		CATALOG_INT4(wait->def->stream_id), CATALOG_INT8(wait->last_advance)
 	};
-	int64	   *missing = palloc(sizeof(int64) * wait->npartitions);
-	uint64		n;
+	CatalogRow	r;
+	int64	   *applied;
+	int			n;
 	bool		pending;
 
-	memcpy(missing, wait->ends, sizeof(int64) * wait->npartitions);
 	catalog_begin(&access);
-	n = catalog_execute("SELECT kafka_partition, applied_offset"
-						" FROM weir_internal.progress WHERE stream_id = $1",
-						1, args);
-	for (uint64 i = 0; i < n; i++)
-	{
-		CatalogRow	r;
-		int32		partition;
-		int64		applied;
-
-		catalog_row_begin(&r, &access, i);
-		partition = catalog_next_int4(&r);
-		applied = catalog_next_int8(&r);
-		if (partition < wait->npartitions)
-			missing[partition] = Max(wait->ends[partition] - applied, 0);
-	}
-	pending = catalog_execute("SELECT 1 FROM weir_internal.stream_state"
-							  " WHERE stream_id = $1 AND seek_to IS NOT NULL"
-							  " UNION ALL SELECT 1 FROM weir_internal.advance"
-							  " WHERE stream_id = $1 AND advance_id <= $2",
-							  lengthof(args), args) > 0;
+	if (catalog_execute("SELECT applied_offsets, seek_to IS NOT NULL OR EXISTS ("
+						" SELECT FROM weir_internal.advance"
+						" WHERE stream_id = $1 AND advance_id <= $2)"
+						" FROM weir_internal.stream_state"
+						" WHERE stream_id = $1", lengthof(args), args) != 1)
+		elog(ERROR, "stream %d has no state", wait->def->stream_id);
+	catalog_row_begin(&r, &access, 0);
+	applied = catalog_next_int8_array(&r, &n);
+	pending = catalog_next_bool(&r);
 	catalog_end(&access);
 
 	wait->lag = 0;
 	wait->behind = 0;
 	for (int p = 0; p < wait->npartitions; p++)
 	{
-		wait->lag += missing[p];
-		wait->behind += missing[p] > 0;
+		int64		missing = wait->ends[p] - (p < n ? applied[p] : 0);
+
+		wait->lag += Max(missing, 0);
+		wait->behind += missing > 0;
 	}
-	pfree(missing);
 	return wait->behind == 0 && !pending;
 }
 

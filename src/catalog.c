@@ -239,6 +239,17 @@ catalog_lock_names(void)
 	LockRelationOid(relid, ShareUpdateExclusiveLock);
 }
 
+void
+catalog_lock_stream(int32 stream_id)
+{
+	Oid			relid = get_relname_relid("stream_state",
+										  catalog_internal_schema());
+
+	if (!OidIsValid(relid))
+		elog(ERROR, "table weir_internal.stream_state is missing");
+	LockDatabaseObject(relid, stream_id, 0, ExclusiveLock);
+}
+
 /*
  * Captured settings, kept as name=value
  */

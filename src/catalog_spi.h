@@ -52,6 +52,9 @@ typedef struct CatalogArg
 #define CATALOG_TEXT(v)		{TEXTOID, (v) ? CStringGetTextDatum(v) : (Datum) 0, (v) == NULL}
 #define CATALOG_INTERVAL(v) {INTERVALOID, IntervalPGetDatum(v), (v) == NULL}
 #define CATALOG_TIME(v, n)	{TIMESTAMPTZOID, TimestampTzGetDatum(v), (n)}
+#define CATALOG_INT8S(v, n)	{INT8ARRAYOID, catalog_int8_array((v), (n)), false}
+#define CATALOG_TIMES(v, n, none) \
+	{TIMESTAMPTZARRAYOID, catalog_time_array((v), (n), (none)), false}
 #define CATALOG_JSONB(v)	{JSONBOID, JsonbPGetDatum(v), (v) == NULL}
 #define CATALOG_TEXTS(v)	{TEXTARRAYOID, (v), (v) == (Datum) 0}
 
@@ -79,6 +82,17 @@ extern int64 catalog_next_int8(CatalogRow *r);
 extern Oid	catalog_next_oid(CatalogRow *r);	/* NULL: InvalidOid */
 extern char *catalog_next_text(CatalogRow *r);	/* NULL: NULL; of any type */
 
+/*
+ * Arrays by partition.  "none" stands for NULL elements of times; a column
+ * that is NULL is NULL with *n = 0.  What is read is in the caller's context.
+ */
+extern Datum catalog_int8_array(const int64 *values, int n);
+extern Datum catalog_time_array(const TimestampTz *values, int n,
+								TimestampTz none);
+extern int64 *catalog_next_int8_array(CatalogRow *r, int *n);
+extern TimestampTz *catalog_next_time_array(CatalogRow *r, int *n,
+											TimestampTz none);
+
 /* A List of char * as a text[] datum; 0 for NIL. */
 extern Datum catalog_text_array(List *texts);
 extern Datum catalog_objects_datum(List *objects);
@@ -88,6 +102,14 @@ extern Datum catalog_objects_datum(List *objects);
  * this transaction; workers go on.
  */
 extern void catalog_lock_names(void);
+
+/*
+ * Keep batches, seeks, first positions and a drop of a stream apart, until
+ * the end of this transaction.  A lock, not a locked row: each batch would
+ * write that row once more.  What the stream's row says is to be read after
+ * it, by a new snapshot.
+ */
+extern void catalog_lock_stream(int32 stream_id);
 
 /* What the session has now, palloc'd. */
 extern void catalog_capture_settings(CapturedSettings *settings);

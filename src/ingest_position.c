@@ -6,7 +6,7 @@
  * I1: the only durable offset is applied, committed with the results it
  * stands for, but for the first position of each partition: that is resolved
  * once, here, from start_from (or the position of weir.seek()) to a concrete
- * offset, and committed to weir_internal.progress before the first fetch.
+ * offset, and committed to weir_internal.stream_state before the first fetch.
  *
  * The shared ring's worker resolves for all streams of its source, at its
  * start and whenever the catalog's generation has moved; a catch-up worker
@@ -24,7 +24,6 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/latch.h"
-#include "utils/array.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -158,18 +157,16 @@ streams_without_position(Ingest *ingest)
 
 	catalog_begin(&access);
 	n = catalog_execute("SELECT st.stream_id, "
-						"count(p.kafka_partition) = 0 OR "
+						"ss.applied_offsets IS NULL OR "
 						"ss.seek_to IS NOT NULL, ss.seek_forward, "
 						"coalesce(ss.seek_to, st.start_from, src.start_from), "
 						"ss.seek_generation "
 						"FROM weir_internal.stream st "
 						"JOIN weir_internal.source src USING (source_id) "
 						"JOIN weir_internal.stream_state ss USING (stream_id) "
-						"LEFT JOIN weir_internal.progress p USING (stream_id) "
-						"WHERE st.source_id = $1 "
-						"GROUP BY st.stream_id, src.source_id, ss.stream_id "
-						"HAVING count(p.kafka_partition) < $2 OR "
-						"ss.seek_to IS NOT NULL "
+						"WHERE st.source_id = $1 AND ("
+						"coalesce(cardinality(ss.applied_offsets), 0) < $2 OR "
+						"ss.seek_to IS NOT NULL) "
 						"ORDER BY 1", 2, args);
 	for (uint64 i = 0; i < n; i++)
 	{
@@ -190,75 +187,103 @@ streams_without_position(Ingest *ingest)
 	return streams;
 }
 
-static Datum
-offsets_datum(const int64 *offsets, int n)
+/* A stream's position as the catalog has it. */
+typedef struct Stored
 {
-	Datum	   *values = palloc(sizeof(Datum) * n);
-
-	for (int i = 0; i < n; i++)
-		values[i] = Int64GetDatum(offsets[i]);
-	return PointerGetDatum(construct_array(values, n, INT8OID, 8,
-										   FLOAT8PASSBYVAL,
-										   TYPALIGN_DOUBLE));
-}
+	int			n;				/* partitions; 0: it has none */
+	int64	   *offsets;
+	TimestampTz *events;		/* greatest event times; DT_NOBEGIN: none */
+	TimestampTz *lasts;			/* Kafka timestamps of the last records */
+	int32		incarnation;	/* of the topic that they belong to */
+} Stored;
 
 /*
- * Write first positions; a row that is there already stays, unless the
- * stream was sought.  Nothing when it was dropped or sought again while the
- * broker was asked: then the catalog has changed, and it is looked at anew.
+ * Lock the stream and read it.  False: it was dropped or sought again while
+ * the broker was asked; then the catalog has changed, and it is looked at
+ * anew.
  */
-static void
-write_positions(Ingest *ingest, const NewStream *stream, const int64 *offsets)
+static bool
+lock_stored(const NewStream *stream, Stored *stored)
 {
 	CatalogAccess access;
+	CatalogRow	row;
+	int			n;
 	CatalogArg	id[] = {
 		CATALOG_INT4(stream->stream_id),
 		CATALOG_INT8(stream->seek_generation)
 	};
-	CatalogArg	forward[] = {
-		CATALOG_INT4(stream->stream_id),
-		{INT8ARRAYOID, offsets_datum(offsets, ingest->npartitions), false}
-	};
 
+	catalog_lock_stream(stream->stream_id);
 	catalog_begin(&access);
-	if (catalog_execute("SELECT 1 FROM weir_internal.stream_state "
-						"WHERE stream_id = $1 AND seek_generation = $2 "
-						"FOR UPDATE", 2, id) == 0)
+	if (catalog_execute("SELECT applied_offsets, max_event_times, "
+						"last_record_timestamps, "
+						"coalesce(topic_incarnation, 0) "
+						"FROM weir_internal.stream_state "
+						"WHERE stream_id = $1 AND seek_generation = $2",
+						2, id) == 0)
 	{
 		catalog_end(&access);
-		return;
+		return false;
 	}
-	if (stream->fresh && stream->forward)
-		catalog_execute("UPDATE weir_internal.progress p "
-						"SET applied_offset = n.low, "
-						"last_record_timestamp = NULL "
-						"FROM pg_catalog.unnest($2) WITH ORDINALITY "
-						"AS n (low, part) WHERE p.stream_id = $1 "
-						"AND p.kafka_partition = n.part - 1 "
-						"AND p.applied_offset < n.low", 2, forward);
-	else if (stream->fresh)
-		catalog_execute("DELETE FROM weir_internal.progress "
-						"WHERE stream_id = $1", 1, id);
-	if (stream->fresh)
+	catalog_row_begin(&row, &access, 0);
+	stored->offsets = catalog_next_int8_array(&row, &stored->n);
+	stored->events = catalog_next_time_array(&row, &n, DT_NOBEGIN);
+	stored->lasts = catalog_next_time_array(&row, &n, DT_NOBEGIN);
+	stored->incarnation = catalog_next_int4(&row);
+	catalog_end(&access);
+	return true;
+}
+
+/*
+ * Write first positions.  Those that are there already stay, unless the
+ * stream was sought; sought forward, it stays where it is further.  Nothing
+ * is kept of another topic.
+ */
+static void
+write_positions(Ingest *ingest, const NewStream *stream,
+				const Stored *stored, const int64 *offsets)
+{
+	CatalogAccess access;
+	bool		forward = stream->forward &&
+	stored->incarnation == ingest->source->topic_incarnation;
+	int			n = stream->fresh && !forward ? ingest->npartitions :
+	Max(ingest->npartitions, stored->n);
+	Stored		new = {n};
+	const char *cluster = ingest->cluster_id[0] ? ingest->cluster_id : NULL;
+
+	new.offsets = palloc(sizeof(int64) * n);
+	new.events = palloc(sizeof(TimestampTz) * n);
+	new.lasts = palloc(sizeof(TimestampTz) * n);
+	for (int p = 0; p < n; p++)
 	{
-		catalog_execute("UPDATE weir_internal.stream_state "
-						"SET seek_to = NULL "
-						"WHERE stream_id = $1 AND seek_to IS NOT NULL", 1, id);
+		bool		kept = p < stored->n &&
+		(!stream->fresh || (forward && p >= ingest->npartitions) ||
+		 (forward && stored->offsets[p] >= offsets[p]));
+
+		new.offsets[p] = kept ? stored->offsets[p] : offsets[p];
+		new.lasts[p] = kept ? stored->lasts[p] : DT_NOBEGIN;
+		new.events[p] = kept || (p < stored->n && forward) ?
+			stored->events[p] : DT_NOBEGIN;
 	}
-	for (int p = 0; p < ingest->npartitions; p++)
+
+	catalog_begin(&access);
 	{
-		const char *cluster = ingest->cluster_id[0] ? ingest->cluster_id : NULL;
 		CatalogArg	args[] = {
-			CATALOG_INT4(stream->stream_id), CATALOG_INT4(p),
-			CATALOG_INT8(offsets[p]), CATALOG_TEXT(cluster),
-			CATALOG_INT4(ingest->source->topic_incarnation)
+			CATALOG_INT4(stream->stream_id),
+			CATALOG_INT8S(new.offsets, n),
+			CATALOG_TIMES(new.events, n, DT_NOBEGIN),
+			CATALOG_TIMES(new.lasts, n, DT_NOBEGIN),
+			CATALOG_TEXT(cluster),
+			CATALOG_INT4(ingest->source->topic_incarnation),
+			CATALOG_BOOL(stream->fresh)
 		};
 
-		catalog_execute("INSERT INTO weir_internal.progress "
-						"(stream_id, kafka_partition, applied_offset, "
-						"cluster_id, topic_incarnation) "
-						"VALUES ($1, $2, $3, $4, $5) "
-						"ON CONFLICT DO NOTHING", 5, args);
+		catalog_execute("UPDATE weir_internal.stream_state SET "
+						"applied_offsets = $2, max_event_times = $3, "
+						"last_record_timestamps = $4, cluster_id = "
+						"CASE WHEN $7 THEN $5 ELSE coalesce(cluster_id, $5) END, "
+						"topic_incarnation = $6, seek_to = NULL "
+						"WHERE stream_id = $1", lengthof(args), args);
 	}
 	catalog_end(&access);
 }
@@ -268,42 +293,19 @@ write_positions(Ingest *ingest, const NewStream *stream, const int64 *offsets)
  * position.  NULL: nothing.
  */
 static char *
-skipped_text(Ingest *ingest, const NewStream *stream, const int64 *offsets)
+skipped_text(Ingest *ingest, const Stored *stored, const int64 *offsets)
 {
-	CatalogAccess access;
-	CatalogRow	row;
 	char	   *text = NULL;
 	int			partitions = 0;
-	CatalogArg	id[] = {CATALOG_INT4(stream->stream_id)};
-	uint64		n;
 
-	catalog_begin(&access);
-	n = catalog_execute("SELECT kafka_partition, applied_offset "
-						"FROM weir_internal.progress WHERE stream_id = $1 "
-						"ORDER BY 1", 1, id);
-	for (uint64 i = 0; i < n; i++)
-	{
-		int32		partition;
-		int64		applied;
-
-		catalog_row_begin(&row, &access, i);
-		partition = catalog_next_int4(&row);
-		applied = catalog_next_int8(&row);
-		if (partition >= ingest->npartitions || offsets[partition] <= applied)
-			continue;
-		if (partitions++ == 0)
-		{
-			MemoryContext old = MemoryContextSwitchTo(access.caller);
-
+	for (int p = 0; p < Min(stored->n, ingest->npartitions); p++)
+		if (stored->incarnation == ingest->source->topic_incarnation &&
+			offsets[p] > stored->offsets[p] && partitions++ == 0)
 			text = psprintf("sought over offsets %lld to %lld of %s[%d]",
-							(long long) applied,
-							(long long) offsets[partition] - 1,
-							ingest->source->topic, partition);
+							(long long) stored->offsets[p],
+							(long long) offsets[p] - 1,
+							ingest->source->topic, p);
 
-			MemoryContextSwitchTo(old);
-		}
-	}
-	catalog_end(&access);
 	if (partitions > 1)
 		text = psprintf("%s, and some of %d other partitions", text,
 						partitions - 1);
@@ -334,8 +336,9 @@ position_resolve_new(Ingest *ingest)
 	{
 		NewStream  *stream = lfirst(lc);
 		int64	   *offsets;
-		char	   *skipped;
+		char	   *skipped = NULL;
 		StreamShared *shared;
+		Stored		stored;
 
 		MemoryContextSwitchTo(ingest->batch_cxt);
 		worker_activity("resolving the first position of stream %d",
@@ -344,8 +347,11 @@ position_resolve_new(Ingest *ingest)
 		PushActiveSnapshot(GetTransactionSnapshot());
 		MemoryContextSwitchTo(ingest->batch_cxt);
 		offsets = resolve(ingest, stream->fresh ? stream->start : "earliest");
-		skipped = skipped_text(ingest, stream, offsets);
-		write_positions(ingest, stream, offsets);
+		if (lock_stored(stream, &stored))
+		{
+			skipped = skipped_text(ingest, &stored, offsets);
+			write_positions(ingest, stream, &stored, offsets);
+		}
 
 		/* Not taken back by a crash: a start from 'latest' skips records. */
 		ForceSyncCommit();
@@ -382,9 +388,9 @@ position_resolve_advances(Ingest *ingest)
 	if (n > 0)
 	{
 		const KafkaAnswer *answer = ask(ingest, KAFKA_REQUEST_END, 0);
-		Datum		ends = offsets_datum(answer->offsets,
-										 ingest->npartitions);
-		CatalogArg	args[] = {id[0], {INT8ARRAYOID, ends, false}};
+		CatalogArg	args[] = {
+			id[0], CATALOG_INT8S(answer->offsets, ingest->npartitions)
+		};
 
 		catalog_begin(&access);
 		catalog_execute("UPDATE weir_internal.advance SET end_offsets = $2 "
@@ -398,10 +404,11 @@ position_resolve_advances(Ingest *ingest)
 		worker_wake_database();
 }
 
-/* Durable positions of a stream; applied[p] = -1 where there is none. */
+/* Durable positions of a stream. */
 typedef struct Applied
 {
 	int32		stream_id;
+	int			npartitions;
 	int64	   *offsets;
 	TimestampTz *last;			/* Kafka timestamp of the record at offset -
 								 * 1; DT_NOBEGIN: not known */
@@ -421,67 +428,45 @@ read_applied(Ingest *ingest)
 	CatalogAccess access;
 	CatalogRow	row;
 	List	   *list = NIL;
-	Applied    *current = NULL;
 	uint64		n;
 
 	catalog_begin(&access);
-	n = catalog_execute("SELECT p.stream_id, p.kafka_partition, "
-						"p.applied_offset, p.last_record_timestamp, "
-						"p.cluster_id FROM weir_internal.progress p "
+	n = catalog_execute("SELECT ss.stream_id, ss.cluster_id, "
+						"ss.applied_offsets, ss.last_record_timestamps "
+						"FROM weir_internal.stream_state ss "
 						"JOIN weir_internal.stream st USING (stream_id) "
-						"JOIN weir_internal.stream_state ss USING (stream_id) "
 						"WHERE st.source_id = $1 "
 						"AND ($2 = 0 OR st.stream_id = $2) "
 						"AND NOT st.paused AND st.failed_message IS NULL "
 						"AND ss.seek_to IS NULL "
-						"ORDER BY 1, 2", 2, args);
+						"AND ss.applied_offsets IS NOT NULL "
+						"ORDER BY 1", 2, args);
 	for (uint64 i = 0; i < n; i++)
 	{
-		int32		stream_id;
-		int32		partition;
-		int64		offset;
-		Datum		last;
-		bool		no_last;
+		Applied    *a = MemoryContextAlloc(access.caller, sizeof(Applied));
 		char	   *cluster;
+		int			lasts;
+		MemoryContext old;
 
 		catalog_row_begin(&row, &access, i);
-		stream_id = catalog_next_int4(&row);
-		partition = catalog_next_int4(&row);
-		offset = catalog_next_int8(&row);
-		last = catalog_next_datum(&row, &no_last);
+		a->stream_id = catalog_next_int4(&row);
 		cluster = catalog_next_text(&row);
+		a->offsets = catalog_next_int8_array(&row, &a->npartitions);
+		a->last = catalog_next_time_array(&row, &lasts, DT_NOBEGIN);
 		if (cluster && ingest->cluster_id[0] &&
 			strcmp(cluster, ingest->cluster_id) != 0)
 			position_wrong_topic(ingest,
 								 psprintf("The cluster is %s, it was %s.",
 										  ingest->cluster_id, cluster));
-		if (current == NULL || current->stream_id != stream_id)
-		{
-			MemoryContext old = MemoryContextSwitchTo(access.caller);
-
-			current = palloc(sizeof(*current));
-			current->stream_id = stream_id;
-			current->offsets = palloc(sizeof(int64) * ingest->npartitions);
-			current->last = palloc(sizeof(TimestampTz) * ingest->npartitions);
-			for (int p = 0; p < ingest->npartitions; p++)
-			{
-				current->offsets[p] = -1;
-				current->last[p] = DT_NOBEGIN;
-			}
-			list = lappend(list, current);
-			MemoryContextSwitchTo(old);
-		}
-		if (partition < ingest->npartitions)
-		{
-			current->offsets[partition] = offset;
-			if (!no_last)
-				current->last[partition] = DatumGetTimestampTz(last);
-		}
-		else if (offset > 0)
-			position_wrong_topic(ingest,
-								 psprintf("It has %d partitions, but partition "
-										  "%d has been read.",
-										  ingest->npartitions, partition));
+		for (int p = ingest->npartitions; p < a->npartitions; p++)
+			if (a->offsets[p] > 0)
+				position_wrong_topic(ingest,
+									 psprintf("It has %d partitions, but partition "
+											  "%d has been read.",
+											  ingest->npartitions, p));
+		old = MemoryContextSwitchTo(access.caller);
+		list = lappend(list, a);
+		MemoryContextSwitchTo(old);
 	}
 	catalog_end(&access);
 	return list;
@@ -500,11 +485,8 @@ complete_positions(const Ingest *ingest, List *applied)
 	foreach(lc, applied)
 	{
 		Applied    *a = lfirst(lc);
-		int			p = 0;
 
-		while (p < ingest->npartitions && a->offsets[p] >= 0)
-			p++;
-		if (p == ingest->npartitions)
+		if (a->npartitions >= ingest->npartitions)
 			complete = lappend(complete, a);
 	}
 	return complete;
@@ -612,9 +594,10 @@ position_was_read(Ingest *ingest)
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	catalog_begin(&access);
-	n = catalog_execute("SELECT 1 FROM weir_internal.progress "
+	n = catalog_execute("SELECT 1 FROM weir_internal.stream_state "
 						"JOIN weir_internal.stream USING (stream_id) "
-						"WHERE source_id = $1 LIMIT 1", 1, id);
+						"WHERE source_id = $1 "
+						"AND applied_offsets IS NOT NULL LIMIT 1", 1, id);
 	catalog_end(&access);
 	PopActiveSnapshot();
 	CommitTransactionCommand();

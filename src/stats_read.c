@@ -85,37 +85,6 @@ next_time(CatalogRow *row)
 	return isnull ? DT_NOBEGIN : DatumGetTimestampTz(d);
 }
 
-/* Note a stream's position in a partition. */
-static void
-add_position(StreamStats *stream, int partition, int64 applied,
-			 TimestampTz max_event)
-{
-	if (partition >= stream->npartitions)
-	{
-		int			n = partition + 1;
-
-		if (stream->npartitions == 0)
-		{
-			stream->applied = palloc(sizeof(int64) * n);
-			stream->max_event = palloc(sizeof(TimestampTz) * n);
-		}
-		else
-		{
-			stream->applied = repalloc(stream->applied, sizeof(int64) * n);
-			stream->max_event = repalloc(stream->max_event,
-										 sizeof(TimestampTz) * n);
-		}
-		for (int p = stream->npartitions; p < n; p++)
-		{
-			stream->applied[p] = -1;
-			stream->max_event[p] = DT_NOBEGIN;
-		}
-		stream->npartitions = n;
-	}
-	stream->applied[partition] = applied;
-	stream->max_event[partition] = max_event;
-}
-
 /* Committed watermarks and positions of all streams. */
 static void
 read_progress(Stats *stats)
@@ -124,34 +93,25 @@ read_progress(Stats *stats)
 	uint64		n;
 
 	catalog_begin(&access);
-
-	/* Partitions downwards: the arrays get their size with the first. */
-	n = catalog_execute("SELECT stream_id, ss.watermark, "
-						"coalesce(p.kafka_partition, -1), p.applied_offset, "
-						"p.max_event_time "
-						"FROM weir_internal.stream_state ss "
-						"LEFT JOIN weir_internal.progress p USING (stream_id) "
-						"ORDER BY 1, 3 DESC", 0, NULL);
+	n = catalog_execute("SELECT stream_id, watermark, applied_offsets, "
+						"max_event_times FROM weir_internal.stream_state",
+						0, NULL);
 	for (uint64 i = 0; i < n; i++)
 	{
 		CatalogRow	row;
 		StreamStats *stream;
-		int32		partition;
-		int64		applied;
-		MemoryContext old;
+		int			events;
 
 		catalog_row_begin(&row, &access, i);
 		stream = stats_stream(stats, catalog_next_int4(&row));
 		if (stream == NULL)
 			continue;
 		stream->watermark = next_time(&row);
-		partition = catalog_next_int4(&row);
-		if (partition < 0)
-			continue;
-		applied = catalog_next_int8(&row);
-		old = MemoryContextSwitchTo(access.caller);
-		add_position(stream, partition, applied, next_time(&row));
-		MemoryContextSwitchTo(old);
+		stream->applied = catalog_next_int8_array(&row,
+												  &stream->npartitions);
+		stream->max_event = catalog_next_time_array(&row, &events,
+													DT_NOBEGIN);
+		stream->npartitions = Min(stream->npartitions, events);
 	}
 	catalog_end(&access);
 }

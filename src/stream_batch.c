@@ -11,7 +11,7 @@
  *	1. AccessShareLock on the segment, held to commit
  *	2. only now: is the epoch the same, are the floors at or below applied?
  *	   If not, the batch ends without progress (I3)
- *	3. the stream's row of stream_state, FOR UPDATE: no seek meanwhile
+ *	3. lock the stream: no seek meanwhile
  *	4. one snapshot for all that follows
  *	5. rows late for a window become dead letters
  *	6. apply: row stage, state, target
@@ -469,8 +469,11 @@ publish(StreamWorker *w, StreamBatch *batch, TimestampTz started)
 	StreamShared *s = w->shared;
 	TimestampTz now = GetCurrentTimestamp();
 
+	w->place = batch->place;
 	for (int p = 0; p < w->npartitions; p++)
 	{
+		if (batch->high[p] != w->applied[p])
+			w->last[p] = batch->last[p];
 		w->applied[p] = batch->high[p];
 		w->staged[p] = batch->staged[p];
 		w->max_event[p] = Max(w->max_event[p], batch->max_event[p]);

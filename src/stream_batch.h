@@ -76,12 +76,16 @@ typedef struct StreamWorker
 								 * read all of them */
 	MemoryContext cxt;
 	MemoryContext batch_cxt;
+	MemoryContext progress_cxt; /* the arrays below */
 	uint64		generation;		/* of the catalog, when last read */
 
 	/* durable, as last read or written */
-	int			npartitions;	/* rows of progress */
+	ItemPointerData place;		/* of the row, where it was last seen */
+	int			npartitions;	/* 0: not read, or not resolved yet */
 	int64	   *applied;
 	TimestampTz *max_event;		/* DT_NOBEGIN: none */
+	TimestampTz *last;			/* Kafka timestamp of the record at applied -
+								 * 1; DT_NOBEGIN: not known */
 	int64	   *staged;			/* rows staged up to applied, as the slot
 								 * counts them; -1: not known */
 	TimestampTz watermark;		/* DT_NOBEGIN: none */
@@ -162,6 +166,7 @@ typedef struct StreamBatch
 	bool		new_floor_pending;
 	bool		advanced;		/* a recorded advance was applied */
 	int32		held_by;
+	ItemPointerData place;		/* of the stream's row, then */
 } StreamBatch;
 
 /* stream_attach.c */
@@ -172,7 +177,7 @@ extern bool attach_try_shared(StreamWorker *w);
 /* stream_progress.c */
 extern bool progress_read(StreamWorker *w);
 extern bool progress_lock(StreamWorker *w);
-extern void progress_write(StreamWorker *w, const StreamBatch *batch);
+extern void progress_write(StreamWorker *w, StreamBatch *batch);
 extern void progress_read_advance(StreamWorker *w);
 extern bool progress_advance_due(const StreamWorker *w,
 								 const StreamBatch *batch);

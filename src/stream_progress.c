@@ -4,10 +4,14 @@
  *	  Durable positions and watermark: read, lock, write, all or nothing.
  *
  * I1: the applied offsets are written in the transaction of the results they
- * stand for.  Whoever applies a batch first locks the stream's row of
- * stream_state, so that a seek and a batch exclude each other; a batch begun
- * under another seek_generation is void.  The write compares with the
- * offsets read, and must hit each changed partition's row.
+ * stand for.  Whoever applies a batch first locks the stream, so that a seek
+ * and a batch exclude each other; a batch begun under another
+ * seek_generation is void.  The write compares with what was read.
+ *
+ * All of it is one row of stream_state, which gets one new version a batch.
+ * While somebody's old snapshot (a dump) keeps the old versions from being
+ * removed, looking the row up by its key would have to pass all of them; the
+ * worker knows where the newest one is, and looks there first.
  *
  *-------------------------------------------------------------------------
  */
@@ -23,23 +27,29 @@
 #include "catalog_spi.h"
 #include "stream_batch.h"
 
-static SPIPlanPtr lock_plan = NULL;
-static SPIPlanPtr write_plan = NULL;
-static SPIPlanPtr watermark_plan = NULL;
+/* Where the row is: by its place, and if it is not there by its key. */
+#define ROW_BY_PLACE "WHERE s.ctid = $2 AND s.stream_id = $1"
+#define ROW_BY_KEY "WHERE s.stream_id = $1"
 
-static SPIPlanPtr
-prepare(SPIPlanPtr *plan, const char *sql, int nargs, Oid *types)
-{
-	if (*plan == NULL)
-	{
-		SPIPlanPtr	p = SPI_prepare(sql, nargs, types);
+#define LOCK_STATEMENT \
+	"SELECT s.seek_generation FROM weir_internal.stream_state s "
 
-		if (p == NULL || SPI_keepplan(p) != 0)
-			elog(ERROR, "could not prepare \"%s\"", sql);
-		*plan = p;
-	}
-	return *plan;
-}
+/*
+ * Partitions that were added meanwhile keep what was written for them.  $3 is
+ * how many there were, $4 and $5 what was read, then come the new values.
+ */
+#define WRITE_STATEMENT \
+	"UPDATE weir_internal.stream_state s SET " \
+	"applied_offsets = $6 || s.applied_offsets[$3 + 1:], " \
+	"max_event_times = $7 || s.max_event_times[$3 + 1:], " \
+	"last_record_timestamps = $8 || s.last_record_timestamps[$3 + 1:], " \
+	"watermark = $9, seek_floor = $10, floor_pending = $11 "
+#define WRITE_CONDITION \
+	" AND s.applied_offsets[:$3] = $4 " \
+	"AND s.watermark IS NOT DISTINCT FROM $5 RETURNING s.ctid"
+
+static SPIPlanPtr lock_plans[2] = {NULL};
+static SPIPlanPtr write_plans[2] = {NULL};
 
 /*
  * Read all of it, in the caller's transaction.  False: the first positions
@@ -51,19 +61,25 @@ progress_read(StreamWorker *w)
 	CatalogAccess access;
 	CatalogRow	row;
 	CatalogArg	id[] = {CATALOG_INT4(w->def->stream_id)};
-	uint64		n;
 	bool		isnull;
 	bool		sought;
 	Datum		d;
+	int			n;
+	MemoryContext old;
 
+	MemoryContextReset(w->progress_cxt);
+	old = MemoryContextSwitchTo(w->progress_cxt);
 	catalog_begin(&access);
-	n = catalog_execute("SELECT watermark, seek_generation, "
-						"seek_to IS NOT NULL, seek_floor, floor_pending "
+	if (catalog_execute("SELECT ctid, watermark, seek_generation, "
+						"seek_to IS NOT NULL, seek_floor, floor_pending, "
+						"applied_offsets, max_event_times, "
+						"last_record_timestamps "
 						"FROM weir_internal.stream_state "
-						"WHERE stream_id = $1", 1, id);
-	if (n != 1)
+						"WHERE stream_id = $1", 1, id) != 1)
 		elog(ERROR, "stream %d has no state", w->def->stream_id);
 	catalog_row_begin(&row, &access, 0);
+	d = catalog_next_datum(&row, &isnull);
+	w->place = *(ItemPointer) DatumGetPointer(d);
 	d = catalog_next_datum(&row, &isnull);
 	w->watermark = isnull ? DT_NOBEGIN : DatumGetTimestampTz(d);
 	w->seek_generation = catalog_next_int8(&row);
@@ -76,42 +92,71 @@ progress_read(StreamWorker *w)
 		w->options.windows_from = isnull ? 0 : w->floor;
 		step_forget(w);
 	}
-
-	n = catalog_execute("SELECT kafka_partition, applied_offset, "
-						"max_event_time FROM weir_internal.progress "
-						"WHERE stream_id = $1 ORDER BY 1", 1, id);
-	w->npartitions = 0;
-	if (n > 0 && !sought)
-	{
-		if (w->applied)
-		{
-			pfree(w->applied);
-			pfree(w->max_event);
-			pfree(w->staged);
-			pfree(w->cap);
-		}
-		w->applied = MemoryContextAlloc(w->cxt, sizeof(int64) * n);
-		w->max_event = MemoryContextAlloc(w->cxt, sizeof(TimestampTz) * n);
-		w->staged = MemoryContextAlloc(w->cxt, sizeof(int64) * n);
-		w->cap = MemoryContextAllocZero(w->cxt, sizeof(int64) * n);
-		w->advance_stale = true;
-		for (uint64 i = 0; i < n; i++)
-		{
-			catalog_row_begin(&row, &access, i);
-			if (catalog_next_int4(&row) != (int32) i)
-				elog(ERROR, "stream %d has no position for partition " UINT64_FORMAT,
-					 w->def->stream_id, i);
-			w->applied[i] = catalog_next_int8(&row);
-			w->staged[i] = -1;
-			d = catalog_next_datum(&row, &isnull);
-			w->max_event[i] = isnull ? DT_NOBEGIN : DatumGetTimestampTz(d);
-		}
-		w->npartitions = n;
-	}
+	w->applied = catalog_next_int8_array(&row, &w->npartitions);
+	w->max_event = catalog_next_time_array(&row, &n, DT_NOBEGIN);
+	if (n != w->npartitions)
+		elog(ERROR, "positions of stream %d do not fit together",
+			 w->def->stream_id);
+	w->last = catalog_next_time_array(&row, &n, DT_NOBEGIN);
+	if (n != w->npartitions)
+		elog(ERROR, "positions of stream %d do not fit together",
+			 w->def->stream_id);
 	catalog_end(&access);
+
+	if (sought)
+		w->npartitions = 0;
+	w->staged = palloc(sizeof(int64) * w->npartitions);
+	w->cap = palloc0(sizeof(int64) * w->npartitions);
+	for (int p = 0; p < w->npartitions; p++)
+		w->staged[p] = -1;
+	w->advance_stale = true;
 	w->oldest_end = DT_NOBEGIN;
 	w->failed_until = DT_NOEND;
+	MemoryContextSwitchTo(old);
 	return w->npartitions > 0;
+}
+
+/*
+ * Run a statement on the stream's row; its parameters begin with the
+ * stream's number and place.  False: there is no such row.
+ */
+static bool
+run_on_row(SPIPlanPtr plans[2], const char *sql, const char *condition,
+		   int nargs, const CatalogArg *args)
+{
+	Oid			types[16];
+	Datum		values[16];
+	char		nulls[16];
+
+	Assert(nargs <= lengthof(types));
+	for (int i = 0; i < nargs; i++)
+	{
+		types[i] = args[i].type;
+		values[i] = args[i].value;
+		nulls[i] = args[i].isnull ? 'n' : ' ';
+	}
+	for (int i = 0; i < 2; i++)
+	{
+		int			rc;
+
+		if (plans[i] == NULL)
+		{
+			char	   *text = psprintf("%s%s%s", sql, i == 0 ? ROW_BY_PLACE :
+										ROW_BY_KEY, condition);
+			SPIPlanPtr	plan = SPI_prepare(text, nargs, types);
+
+			if (plan == NULL || SPI_keepplan(plan) != 0)
+				elog(ERROR, "could not prepare \"%s\"", text);
+			plans[i] = plan;
+		}
+		rc = SPI_execute_plan(plans[i], values, nulls, false, 0);
+		if (rc < 0)
+			elog(ERROR, "could not use the progress of a stream: %s",
+				 SPI_result_code_string(rc));
+		if (SPI_processed == 1)
+			return true;
+	}
+	return false;
 }
 
 /*
@@ -122,145 +167,86 @@ bool
 progress_lock(StreamWorker *w)
 {
 	CatalogAccess access;
-	Oid			types[] = {INT4OID};
-	Datum		values[] = {Int32GetDatum(w->def->stream_id)};
-	bool		isnull;
+	CatalogRow	row;
+	CatalogArg	args[] = {
+		CATALOG_INT4(w->def->stream_id),
+		{TIDOID, PointerGetDatum(&w->place), false}
+	};
 	bool		same;
 
 	catalog_begin(&access);
-	prepare(&lock_plan, "SELECT seek_generation "
-			"FROM weir_internal.stream_state WHERE stream_id = $1 FOR UPDATE",
-			1, types);
-	if (SPI_execute_plan(lock_plan, values, NULL, false, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not lock the progress of a stream");
-	same = SPI_processed == 1 &&
-		DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
-									SPI_tuptable->tupdesc, 1, &isnull)) ==
-		w->seek_generation;
+	catalog_lock_stream(w->def->stream_id);
+	same = run_on_row(lock_plans, LOCK_STATEMENT, "", lengthof(args), args);
+	if (same)
+	{
+		catalog_row_begin(&row, &access, 0);
+		same = catalog_next_int8(&row) == w->seek_generation;
+	}
 	catalog_end(&access);
 	return same;
 }
 
-static Datum
-int8_array(Datum *values, int n)
+/* Does the batch change anything that is durable? */
+static bool
+is_changed(const StreamWorker *w, const StreamBatch *batch)
 {
-	return PointerGetDatum(construct_array(values, n, INT8OID, 8,
-										   FLOAT8PASSBYVAL,
-										   TYPALIGN_DOUBLE));
-}
-
-static Datum
-times_array(Datum *values, bool *nulls, int n)
-{
-	int			lbs = 1;
-
-	return PointerGetDatum(construct_md_array(values, nulls, 1, &n, &lbs,
-											  TIMESTAMPTZOID, 8,
-											  FLOAT8PASSBYVAL,
-											  TYPALIGN_DOUBLE));
-}
-
-/* Another worker of the stream is at work: read the position anew. */
-static void
-changed_by_another(const StreamWorker *w)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-			 errmsg("progress of stream \"%s\" was changed by somebody else",
-					w->def->name)));
-}
-
-static void
-write_offsets(StreamWorker *w, const StreamBatch *batch)
-{
-	Oid			types[] = {INT4OID, INT4ARRAYOID, INT8ARRAYOID, INT8ARRAYOID,
-	TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID};
-	Datum	   *parts = palloc(sizeof(Datum) * w->npartitions);
-	Datum	   *old = palloc(sizeof(Datum) * w->npartitions);
-	Datum	   *new = palloc(sizeof(Datum) * w->npartitions);
-	Datum	   *events = palloc(sizeof(Datum) * w->npartitions);
-	Datum	   *lasts = palloc(sizeof(Datum) * w->npartitions);
-	bool	   *nulls = palloc(sizeof(bool) * w->npartitions);
-	bool	   *last_nulls = palloc(sizeof(bool) * w->npartitions);
-	Datum		values[6];
-	int			n = 0;
-
 	for (int p = 0; p < w->npartitions; p++)
-	{
-		TimestampTz event = Max(w->max_event[p], batch->max_event[p]);
-
-		if (batch->high[p] == w->applied[p] && event == w->max_event[p])
-			continue;
-		parts[n] = Int32GetDatum(p);
-		old[n] = Int64GetDatum(w->applied[p]);
-		new[n] = Int64GetDatum(batch->high[p]);
-		events[n] = TimestampTzGetDatum(event);
-		nulls[n] = TIMESTAMP_IS_NOBEGIN(event);
-		lasts[n] = TimestampTzGetDatum(batch->last[p]);
-		last_nulls[n] = TIMESTAMP_IS_NOBEGIN(batch->last[p]);
-		n++;
-	}
-	if (n == 0)
-		return;
-	prepare(&write_plan, "UPDATE weir_internal.progress p "
-			"SET applied_offset = n.new, max_event_time = n.event, "
-			"last_record_timestamp = n.last "
-			"FROM ROWS FROM (pg_catalog.unnest($2), "
-			"pg_catalog.unnest($3), pg_catalog.unnest($4), "
-			"pg_catalog.unnest($5), pg_catalog.unnest($6)) "
-			"AS n (part, old, new, event, last) "
-			"WHERE p.stream_id = $1 AND p.kafka_partition = n.part "
-			"AND p.applied_offset = n.old", 6, types);
-	values[0] = Int32GetDatum(w->def->stream_id);
-	values[1] = PointerGetDatum(construct_array(parts, n, INT4OID, 4, true,
-												TYPALIGN_INT));
-	values[2] = int8_array(old, n);
-	values[3] = int8_array(new, n);
-	values[4] = times_array(events, nulls, n);
-	values[5] = times_array(lasts, last_nulls, n);
-	if (SPI_execute_plan(write_plan, values, NULL, false, 0) != SPI_OK_UPDATE)
-		elog(ERROR, "could not write the progress of a stream");
-	if (SPI_processed != (uint64) n)
-		changed_by_another(w);
+		if (batch->high[p] != w->applied[p] ||
+			batch->max_event[p] > w->max_event[p])
+			return true;
+	return batch->new_watermark != w->watermark ||
+		batch->new_floor != w->floor ||
+		batch->new_floor_pending != w->floor_pending;
 }
 
 /* Write offsets, event times and watermark of a batch. */
 void
-progress_write(StreamWorker *w, const StreamBatch *batch)
+progress_write(StreamWorker *w, StreamBatch *batch)
 {
-	CatalogArg	floor[] = {
-		CATALOG_INT4(w->def->stream_id),
-		CATALOG_TIME(batch->new_floor,
-					 TIMESTAMP_IS_NOBEGIN(batch->new_floor)),
-		CATALOG_BOOL(batch->new_floor_pending)
-	};
 	CatalogAccess access;
-	Oid			types[] = {INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID};
-	Datum		values[3];
-	char		nulls[] = {' ', ' ', ' '};
+	CatalogRow	row;
+	int			n = w->npartitions;
+	TimestampTz *events = palloc(sizeof(TimestampTz) * n);
+	TimestampTz *lasts = palloc(sizeof(TimestampTz) * n);
+	bool		isnull;
 
-	catalog_begin(&access);
-	write_offsets(w, batch);
-	if (batch->new_floor != w->floor ||
-		batch->new_floor_pending != w->floor_pending)
-		catalog_execute("UPDATE weir_internal.stream_state "
-						"SET seek_floor = $2, floor_pending = $3 "
-						"WHERE stream_id = $1", 3, floor);
-	if (batch->new_watermark != w->watermark)
+	batch->place = w->place;
+	if (!is_changed(w, batch))
+		return;
+	for (int p = 0; p < n; p++)
 	{
-		prepare(&watermark_plan, "UPDATE weir_internal.stream_state "
-				"SET watermark = $2 WHERE stream_id = $1 "
-				"AND watermark IS NOT DISTINCT FROM $3", 3, types);
-		values[0] = Int32GetDatum(w->def->stream_id);
-		values[1] = TimestampTzGetDatum(batch->new_watermark);
-		values[2] = TimestampTzGetDatum(w->watermark);
-		nulls[2] = TIMESTAMP_IS_NOBEGIN(w->watermark) ? 'n' : ' ';
-		if (SPI_execute_plan(watermark_plan, values, nulls, false, 0) !=
-			SPI_OK_UPDATE)
-			elog(ERROR, "could not write the watermark of a stream");
-		if (SPI_processed != 1)
-			changed_by_another(w);
+		events[p] = Max(w->max_event[p], batch->max_event[p]);
+		lasts[p] = batch->high[p] == w->applied[p] ? w->last[p] :
+			batch->last[p];
 	}
+	catalog_begin(&access);
+	{
+		CatalogArg	args[] = {
+			CATALOG_INT4(w->def->stream_id),
+			{TIDOID, PointerGetDatum(&w->place), false},
+			CATALOG_INT4(n),
+			CATALOG_INT8S(w->applied, n),
+			CATALOG_TIME(w->watermark, TIMESTAMP_IS_NOBEGIN(w->watermark)),
+			CATALOG_INT8S(batch->high, n),
+			CATALOG_TIMES(events, n, DT_NOBEGIN),
+			CATALOG_TIMES(lasts, n, DT_NOBEGIN),
+			CATALOG_TIME(batch->new_watermark,
+						 TIMESTAMP_IS_NOBEGIN(batch->new_watermark)),
+			CATALOG_TIME(batch->new_floor,
+						 TIMESTAMP_IS_NOBEGIN(batch->new_floor)),
+			CATALOG_BOOL(batch->new_floor_pending)
+		};
+
+		if (!run_on_row(write_plans, WRITE_STATEMENT, WRITE_CONDITION,
+						lengthof(args), args))
+			/* Another worker of the stream is at work: read it all anew. */
+			ereport(ERROR,
+					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+					 errmsg("progress of stream \"%s\" was changed by somebody else",
+							w->def->name)));
+	}
+	catalog_row_begin(&row, &access, 0);
+	batch->place = *(ItemPointer) DatumGetPointer(catalog_next_datum(&row, &isnull));
 	catalog_end(&access);
 }
 

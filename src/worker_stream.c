@@ -12,7 +12,7 @@
  *					starts it again
  *
  * Nothing is in memory that is not read again after a failure: the position
- * from weir_internal.progress, the ring from shared memory.
+ * from weir_internal.stream_state, the ring from shared memory.
  *
  * Small batches are paced: the next one begins after PACE_FACTOR times what
  * the last one took, so that rows are gathered, and hot groups collapse
@@ -496,6 +496,8 @@ weir_stream_main(Datum arg)
 								   ALLOCSET_DEFAULT_SIZES);
 	w->batch_cxt = AllocSetContextCreate(w->cxt, "weir stream batch",
 										 ALLOCSET_DEFAULT_SIZES);
+	w->progress_cxt = AllocSetContextCreate(w->cxt, "weir stream progress",
+											ALLOCSET_SMALL_SIZES);
 	w->shared = worker_stream_claim(args.stream_id, args.source_id);
 	before_shmem_exit(leave_stream, (Datum) 0);
 	LWLockAcquire(&weir_shared->lock, LW_EXCLUSIVE);
