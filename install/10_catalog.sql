@@ -244,7 +244,7 @@ COMMENT ON COLUMN weir_internal.cookie.database_oid IS 'of the database';
 CREATE SEQUENCE weir_internal.dead_letter_id_seq;
 COMMENT ON SEQUENCE weir_internal.dead_letter_id_seq IS 'numbers the dead letters';
 
-CREATE TABLE weir.dead_letter (
+CREATE TABLE weir_internal.dead_letter (
 	dead_letter_id			bigint PRIMARY KEY DEFAULT pg_catalog.nextval('weir_internal.dead_letter_id_seq'),
 	source					name NOT NULL,
 	stream					name,
@@ -267,14 +267,39 @@ CREATE TABLE weir.dead_letter (
 	stream_id				int,
 	owner					regrole NOT NULL
 );
+COMMENT ON TABLE weir_internal.dead_letter IS 'what weir.dead_letter shows';
 
 -- Ingest reads again after every start: ON CONFLICT DO NOTHING on this.
-CREATE UNIQUE INDEX dead_letter_ingest_key ON weir.dead_letter
+CREATE UNIQUE INDEX dead_letter_ingest_key ON weir_internal.dead_letter
 	(source_id, topic_incarnation, kafka_partition, kafka_offset)
 	WHERE stream_id IS NULL;
-CREATE INDEX dead_letter_stream_id_idx ON weir.dead_letter (stream_id) WHERE stream_id IS NOT NULL;
+CREATE INDEX dead_letter_stream_id_idx ON weir_internal.dead_letter (stream_id) WHERE stream_id IS NOT NULL;
 
-COMMENT ON TABLE weir.dead_letter IS
+ALTER TABLE weir_internal.dead_letter ENABLE ROW LEVEL SECURITY;
+CREATE POLICY dead_letter_owner ON weir_internal.dead_letter
+	USING (pg_catalog.pg_has_role(owner, 'USAGE'));
+COMMENT ON POLICY dead_letter_owner ON weir_internal.dead_letter IS
+'a role sees and deletes the dead letters of its own sources and streams';
+
+-- What everybody has rights on is a view, and the table under it may only be
+-- read: the right to delete from a table is the right to lock it against all
+-- others, weir's workers too.  The view reads it as its caller, so that
+-- LOCK TABLE finds no more rights through the view either; the rule deletes
+-- as its owner what the caller sees.
+CREATE VIEW weir.dead_letter WITH (security_invoker = true) AS
+	SELECT dead_letter_id, source, stream, kafka_topic, topic_incarnation,
+		kafka_partition, kafka_offset, kafka_timestamp, kafka_key, payload,
+		staged_row, reason, sqlstate, message, window_start, window_end,
+		partly_applied, recorded_at, source_id, stream_id, owner
+	FROM weir_internal.dead_letter;
+CREATE RULE dead_letter_delete AS ON DELETE TO weir.dead_letter DO INSTEAD
+	DELETE FROM weir_internal.dead_letter d
+	WHERE d.dead_letter_id OPERATOR(pg_catalog.=) OLD.dead_letter_id
+	RETURNING d.*;
+COMMENT ON RULE dead_letter_delete ON weir.dead_letter IS
+'deletes the dead letters that the caller sees';
+
+COMMENT ON VIEW weir.dead_letter IS
 'records and groups that could not be processed, and late rows; row security shows a role those of its own sources and streams, and lets it delete them';
 COMMENT ON COLUMN weir.dead_letter.dead_letter_id IS 'its number';
 COMMENT ON COLUMN weir.dead_letter.source IS 'bare name of the source when it was recorded';
@@ -299,11 +324,57 @@ COMMENT ON COLUMN weir.dead_letter.source_id IS 'number of the source';
 COMMENT ON COLUMN weir.dead_letter.stream_id IS 'number of the stream; NULL: ingest';
 COMMENT ON COLUMN weir.dead_letter.owner IS 'owner of the stream, or of the source, who may see and delete it';
 
-ALTER TABLE weir.dead_letter ENABLE ROW LEVEL SECURITY;
-CREATE POLICY dead_letter_owner ON weir.dead_letter
-	USING (pg_catalog.pg_has_role(owner, 'USAGE'));
-COMMENT ON POLICY dead_letter_owner ON weir.dead_letter IS
-'a role sees and deletes the dead letters of its own sources and streams';
+DO $$
+DECLARE
+	c record;
+BEGIN
+	FOR c IN SELECT attname, pg_catalog.col_description(attrelid, attnum) AS comment
+		FROM pg_catalog.pg_attribute
+		WHERE attrelid OPERATOR(pg_catalog.=) 'weir.dead_letter'::pg_catalog.regclass
+			AND attnum OPERATOR(pg_catalog.>) 0
+	LOOP
+		EXECUTE pg_catalog.format('COMMENT ON COLUMN weir_internal.dead_letter.%I IS %L',
+								  c.attname, c.comment);
+	END LOOP;
+END
+$$;
+
+-- How many there are, of a source's ingest and of a stream, for their limits:
+-- the sum of letters.  Who writes or deletes letters adds a row in the same
+-- transaction and changes none, so that nobody waits for anybody; those who
+-- write put rows together (src/dead_letter.c).
+CREATE TABLE weir_internal.dead_letter_count (
+	source_id				int NOT NULL,
+	stream_id				int NOT NULL,
+	letters					bigint NOT NULL
+);
+CREATE INDEX dead_letter_count_idx ON weir_internal.dead_letter_count (source_id, stream_id);
+COMMENT ON TABLE weir_internal.dead_letter_count IS 'how many dead letters there are: the sum over a source''s and stream''s rows';
+COMMENT ON COLUMN weir_internal.dead_letter_count.source_id IS 'number of the source';
+COMMENT ON COLUMN weir_internal.dead_letter_count.stream_id IS 'number of the stream; 0: ingest';
+COMMENT ON COLUMN weir_internal.dead_letter_count.letters IS 'so many written, or deleted when negative';
+
+CREATE FUNCTION weir_internal.count_deleted_letters() RETURNS trigger
+	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF TG_OP = 'TRUNCATE' THEN
+		DELETE FROM weir_internal.dead_letter_count;
+	ELSE
+		INSERT INTO weir_internal.dead_letter_count
+		SELECT source_id, coalesce(stream_id, 0), -count(*)
+		FROM gone GROUP BY 1, 2;
+	END IF;
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION weir_internal.count_deleted_letters() IS
+'trigger: keeps weir_internal.dead_letter_count when letters are deleted';
+REVOKE ALL ON FUNCTION weir_internal.count_deleted_letters() FROM PUBLIC;
+CREATE TRIGGER count_deleted AFTER DELETE ON weir_internal.dead_letter
+	REFERENCING OLD TABLE AS gone FOR EACH STATEMENT
+	EXECUTE FUNCTION weir_internal.count_deleted_letters();
+CREATE TRIGGER count_truncated AFTER TRUNCATE ON weir_internal.dead_letter
+	FOR EACH STATEMENT EXECUTE FUNCTION weir_internal.count_deleted_letters();
 
 ------------------------------------------------------------------------
 -- Rights and dumps
@@ -313,6 +384,7 @@ REVOKE ALL ON ALL TABLES IN SCHEMA weir_internal FROM PUBLIC;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA weir_internal FROM PUBLIC;
 REVOKE ALL ON weir.dead_letter FROM PUBLIC;
 GRANT SELECT, DELETE ON weir.dead_letter TO PUBLIC;
+GRANT SELECT ON weir_internal.dead_letter TO PUBLIC;
 
 SELECT pg_catalog.pg_extension_config_dump('weir_internal.source', '');
 SELECT pg_catalog.pg_extension_config_dump('weir_internal.source_id_seq', '');
@@ -322,5 +394,6 @@ SELECT pg_catalog.pg_extension_config_dump('weir_internal.stream_state', '');
 SELECT pg_catalog.pg_extension_config_dump('weir_internal.advance', '');
 SELECT pg_catalog.pg_extension_config_dump('weir_internal.advance_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('weir_internal.cookie', '');
-SELECT pg_catalog.pg_extension_config_dump('weir.dead_letter', '');
+SELECT pg_catalog.pg_extension_config_dump('weir_internal.dead_letter', '');
+SELECT pg_catalog.pg_extension_config_dump('weir_internal.dead_letter_count', '');
 SELECT pg_catalog.pg_extension_config_dump('weir_internal.dead_letter_id_seq', '');

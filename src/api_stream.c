@@ -148,11 +148,6 @@ check_existing_target(const StreamPlan *plan, Oid target)
 	char		relkind = rel->rd_rel->relkind;
 	const char *name = RelationGetRelationName(rel);
 
-	if (relkind != RELKIND_RELATION && relkind != RELKIND_PARTITIONED_TABLE)
-		ereport(ERROR,
-				errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				errmsg("target \"%s\" is not a table", name),
-				errhint("Name an ordinary or partitioned table, or one that does not exist yet."));
 	if (IsCatalogRelation(rel) ||
 		RelationGetNamespace(rel) == catalog_internal_schema() ||
 		getExtensionOfObject(RelationRelationId, target) ==
@@ -161,6 +156,11 @@ check_existing_target(const StreamPlan *plan, Oid target)
 				errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				errmsg("\"%s\" cannot be a target", name),
 				errdetail("It belongs to the system or to weir itself."));
+	if (relkind != RELKIND_RELATION && relkind != RELKIND_PARTITIONED_TABLE)
+		ereport(ERROR,
+				errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				errmsg("target \"%s\" is not a table", name),
+				errhint("Name an ordinary or partitioned table, or one that does not exist yet."));
 	if (rel->rd_rel->relpersistence != RELPERSISTENCE_PERMANENT)
 		ereport(ERROR,
 				errcode(ERRCODE_FEATURE_NOT_SUPPORTED),

@@ -480,7 +480,7 @@ reassign_streams(Datum roles, Oid new_owner)
 	catalog_begin(&access);
 	catalog_execute("UPDATE weir_internal.stream SET owner = $2"
 					" WHERE owner::oid = ANY ($1)", lengthof(args), args);
-	catalog_execute("UPDATE weir.dead_letter SET owner = $2"
+	catalog_execute("UPDATE weir_internal.dead_letter SET owner = $2"
 					" WHERE owner::oid = ANY ($1)", lengthof(args), args);
 	catalog_end(&access);
 	worker_wakeup_at_commit();
@@ -494,7 +494,7 @@ follow_owner(const SourceDef *before)
 	CatalogAccess access;
 
 	catalog_begin(&access);
-	catalog_execute("UPDATE weir.dead_letter d SET owner = c.relowner"
+	catalog_execute("UPDATE weir_internal.dead_letter d SET owner = c.relowner"
 					" FROM weir_internal.source s"
 					" JOIN pg_class c ON c.oid = s.relation"
 					" WHERE s.source_id = $1 AND d.source_id = $1"

@@ -1,10 +1,19 @@
 /*-------------------------------------------------------------------------
  *
  * dead_letter.c
- *	  Write and count dead letters.
+ *	  Write dead letters, and stop at their limit.
  *
  * A dead letter is written in the transaction that moves the offset past its
- * row (I2).  The statements are prepared once a process.
+ * row (I2), and counted in it: what is rolled back has not been counted.
+ *
+ * The limit is about the letters that are there.  Counting them would be a
+ * scan, so weir_internal.dead_letter_count has rows whose sum is the number:
+ * a writer adds one with what it wrote, a trigger one with what a statement
+ * deleted.  Nobody updates a row, so a transaction that has deleted letters
+ * and does not end keeps no worker waiting.  When there are many rows, a
+ * writer replaces those that it can lock by their sum.
+ *
+ * The statements are prepared once a process.
  *
  *-------------------------------------------------------------------------
  */
@@ -16,6 +25,7 @@
 #include "catalog_spi.h"
 #include "dead_letter.h"
 #include "errors.h"
+#include "settings.h"
 
 #define NARGS 20
 
@@ -24,7 +34,7 @@ static const char *const reasons[] = {
 };
 
 static const char *const insert_sql =
-"INSERT INTO weir.dead_letter (source, stream, kafka_topic, "
+"INSERT INTO weir_internal.dead_letter (source, stream, kafka_topic, "
 "topic_incarnation, kafka_partition, kafka_offset, kafka_timestamp, "
 "kafka_key, payload, staged_row, reason, sqlstate, message, window_start, "
 "window_end, partly_applied, source_id, stream_id, owner, recorded_at) "
@@ -106,16 +116,83 @@ write_one(const SourceDef *source, const StreamDef *stream,
 	return SPI_processed;
 }
 
-int64
+/* Letters of a source's ingest (stream_id 0) or of a stream, by many rows. */
+#define FOLD_ROWS 32
+
+static int64
+count_letters(int32 source_id, int32 stream_id, int64 *rows)
+{
+	CatalogArg	args[] = {CATALOG_INT4(source_id), CATALOG_INT4(stream_id)};
+	bool		isnull;
+
+	catalog_execute("SELECT coalesce(sum(letters), 0)::int8, count(*) "
+					"FROM weir_internal.dead_letter_count "
+					"WHERE source_id = $1 AND stream_id = $2", 2, args);
+	*rows = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+										SPI_tuptable->tupdesc, 2, &isnull));
+	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+									   SPI_tuptable->tupdesc, 1, &isnull));
+}
+
+static void
+add_letters(int32 source_id, int32 stream_id, int64 written, bool fold)
+{
+	CatalogArg	args[] = {
+		CATALOG_INT4(source_id), CATALOG_INT4(stream_id),
+		CATALOG_INT8(written)
+	};
+
+	if (fold)
+		catalog_execute("WITH taken AS MATERIALIZED (SELECT ctid AS tid "
+						"FROM weir_internal.dead_letter_count "
+						"WHERE source_id = $1 AND stream_id = $2 "
+						"FOR UPDATE SKIP LOCKED), "
+						"gone AS (DELETE FROM weir_internal.dead_letter_count "
+						"WHERE ctid = ANY (ARRAY(SELECT tid FROM taken)) "
+						"RETURNING letters) "
+						"INSERT INTO weir_internal.dead_letter_count "
+						"SELECT $1, $2, $3 + coalesce(sum(letters), 0) "
+						"FROM gone", 3, args);
+	else
+		catalog_execute("INSERT INTO weir_internal.dead_letter_count "
+						"VALUES ($1, $2, $3)", 3, args);
+}
+
+static void
+limit_reached(const SourceDef *source, const StreamDef *stream, int64 limit)
+{
+	const char *name = stream ? stream->name : source->name;
+
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 stream ?
+			 errmsg("stream \"%s\" has reached its limit of %lld dead letters",
+					name, (long long) limit) :
+			 errmsg("source \"%s\" has reached its limit of %lld dead letters",
+					name, (long long) limit),
+			 errhint("Look at weir.dead_letter, delete what is not needed any "
+					 "more, repair what made them, and call "
+					 "weir.resume(%s).",
+					 quote_literal_cstr(quote_identifier(name)))));
+}
+
+void
 dead_letter_write(const SourceDef *source, const StreamDef *stream,
 				  const DeadLetter *letters, int n)
 {
 	CatalogAccess access;
 	TimestampTz now = GetCurrentTimestamp();
+	int64		limit = stream ? stream->dead_letter_limit :
+	source->dead_letter_limit;
+	int32		stream_id = stream ? stream->stream_id : 0;
+	int64		there;
+	int64		rows;
 	int64		written = 0;
 
 	if (n == 0)
-		return 0;
+		return;
+	if (limit <= 0)
+		limit = weir_dead_letter_limit;
 	catalog_begin(&access);
 	if (insert_plan == NULL)
 	{
@@ -123,26 +200,32 @@ dead_letter_write(const SourceDef *source, const StreamDef *stream,
 		if (insert_plan == NULL || SPI_keepplan(insert_plan) != 0)
 			elog(ERROR, "could not prepare the writing of dead letters");
 	}
+	there = count_letters(source->source_id, stream_id, &rows);
 	for (int i = 0; i < n; i++)
+	{
 		written += write_one(source, stream, &letters[i], now);
+		if (written > 0 && there + written > limit)
+			limit_reached(source, stream, limit);
+	}
+	if (written > 0)
+		add_letters(source->source_id, stream_id, written, rows > FOLD_ROWS);
 	catalog_end(&access);
-	return written;
 }
 
-int64
-dead_letter_count(int32 source_id, int32 stream_id)
+/*
+ * Sources and streams that are no more have no limit: forget how many letters
+ * they have.
+ */
+void
+dead_letter_forget_dropped(void)
 {
 	CatalogAccess access;
-	CatalogRow	row;
-	CatalogArg	args[] = {CATALOG_INT4(source_id), CATALOG_INT4(stream_id)};
-	int64		count;
 
 	catalog_begin(&access);
-	catalog_execute("SELECT count(*) FROM weir.dead_letter "
-					"WHERE source_id = $1 AND coalesce(stream_id, 0) = $2", 2,
-					args);
-	catalog_row_begin(&row, &access, 0);
-	count = catalog_next_int8(&row);
+	catalog_execute("DELETE FROM weir_internal.dead_letter_count c "
+					"WHERE NOT EXISTS (SELECT FROM weir_internal.source s "
+					"WHERE s.source_id = c.source_id) OR c.stream_id <> 0 "
+					"AND NOT EXISTS (SELECT FROM weir_internal.stream s "
+					"WHERE s.stream_id = c.stream_id)", 0, NULL);
 	catalog_end(&access);
-	return count;
 }

@@ -41,13 +41,14 @@ typedef struct DeadLetter
 /*
  * Write dead letters in the caller's transaction, as the extension's owner.
  * stream NULL: of the source's ingest; one that is there already stays as it
- * is, since ingest reads records again.  Returns how many were written.
+ * is, since ingest reads records again.  ERROR 55000 when there would be more
+ * of the source's ingest, or of the stream, than dead_letter_limit.
  */
-extern int64 dead_letter_write(const SourceDef *source,
-							   const StreamDef *stream,
-							   const DeadLetter *letters, int n);
+extern void dead_letter_write(const SourceDef *source,
+							  const StreamDef *stream,
+							  const DeadLetter *letters, int n);
 
-/* How many there are of a source's ingest (stream_id 0) or of a stream. */
-extern int64 dead_letter_count(int32 source_id, int32 stream_id);
+/* The manager's, after a change of the catalog; in a transaction. */
+extern void dead_letter_forget_dropped(void);
 
 #endif							/* WEIR_DEAD_LETTER_H */

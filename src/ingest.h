@@ -120,7 +120,6 @@ typedef struct Ingest
 	MemoryContext cxt;			/* lives as long as the worker */
 	MemoryContext batch_cxt;	/* reset per batch */
 	KafkaErrorClass trouble;	/* of the broker's, when an ERROR is */
-	int64		dead_letters;	/* of this source, as far as known */
 	TimestampTz full_since;		/* the ring has been full since; 0: is not */
 } Ingest;
 

@@ -158,8 +158,6 @@ write_dead_letters(Ingest *ingest, BatchTally *tally)
 {
 	DeadLetter *letters;
 	int			n = 0;
-	int64		limit = ingest->source->dead_letter_limit > 0 ?
-	ingest->source->dead_letter_limit : weir_dead_letter_limit;
 
 	if (tally->ndead == 0)
 		return;
@@ -193,16 +191,7 @@ write_dead_letters(Ingest *ingest, BatchTally *tally)
 		letters[n].window_start = letters[n].window_end = DT_NOBEGIN;
 		n++;
 	}
-	ingest->dead_letters += dead_letter_write(ingest->source, NULL, letters,
-											  n);
-	if (ingest->dead_letters > limit)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("source \"%s\" has reached its limit of %lld dead "
-						"letters", ingest->source->name, (long long) limit),
-				 errhint("Look at weir.dead_letter, delete what is not needed "
-						 "any more, repair the source, and call "
-						 "weir.resume().")));
+	dead_letter_write(ingest->source, NULL, letters, n);
 }
 
 /* Read the outcomes: what moves the watermark, what the mark says. */
@@ -418,6 +407,7 @@ serve_requests(Ingest *ingest)
 	SlotShared *slot = ingest->slot;
 	const KafkaAnswer *answer;
 	static uint64 asked = 0;	/* generation that is under way; 0: none */
+	static TimestampTz not_before = 0;	/* ask again, after a failure */
 
 	if (asked != 0)
 	{
@@ -432,9 +422,13 @@ serve_requests(Ingest *ingest)
 			asked = 0;
 		}
 		else if (answer->done)
+		{
 			asked = 0;
+			not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													 TICK_MS);
+		}
 	}
-	if (asked == 0 && slot->ends_asked > slot->ends_generation)
+	if (asked == 0 && not_before <= GetCurrentTimestamp() && slot->ends_asked > slot->ends_generation)
 	{
 		asked = slot->ends_asked;
 		kafka_request(ingest->client, KAFKA_REQUEST_END, ingest->npartitions,

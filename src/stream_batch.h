@@ -105,7 +105,6 @@ typedef struct StreamWorker
 	int64	   *cap;			/* per partition, its end offsets: nothing
 								 * from there on is read before it is applied;
 								 * 0 while they are not known */
-	int64		dead_letters;	/* of this stream, as far as known */
 
 	/* stream_failures.c: the last batches, newest first */
 	BatchFailures failures[FAILURE_ROWS];

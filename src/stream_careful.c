@@ -38,22 +38,12 @@
 #include "settings.h"
 #include "stream_careful.h"
 
-/* Dead letters, the limit, the count. */
+/* In the batch's transaction. */
 void
 stream_dead_letters(StreamWorker *w, StreamBatch *batch, DeadLetter *letters,
 					int n)
 {
-	int64		limit = w->def->dead_letter_limit > 0 ?
-	w->def->dead_letter_limit : weir_dead_letter_limit;
-
-	if (w->dead_letters + n > limit)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("stream \"%s\" has reached its limit of %lld dead "
-						"letters", w->def->name, (long long) limit),
-				 errhint("Look at weir.dead_letter, delete what is not needed "
-						 "any more, and call weir.resume().")));
-	w->dead_letters += dead_letter_write(w->source, w->def, letters, n);
+	dead_letter_write(w->source, w->def, letters, n);
 }
 
 static void

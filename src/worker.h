@@ -331,6 +331,7 @@ extern DatabaseShared *worker_database_claim(Oid dbid);
 extern void worker_wake(Latch *const *place);
 extern void worker_wake_launcher(void);
 extern void worker_wake_database(void);
+extern void worker_wake_streams(int32 source_id);
 
 /* Wakes the manager (and with it all workers) at commit. */
 extern void worker_wakeup_at_commit(void);

@@ -37,7 +37,6 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "dead_letter.h"
 #include "errors.h"
 #include "fdw.h"
 #include "ingest.h"
@@ -136,7 +135,6 @@ make_decoder(Ingest *ingest)
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	follow_compile(ingest);
-	ingest->dead_letters = dead_letter_count(ingest->source->source_id, 0);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 }
@@ -192,7 +190,7 @@ ingest_run(Ingest *ingest, const WorkerArgs *args)
 					ingest->next[p] : ingest->next[p] - 1);
 	worker_clear_error(&slot->error);
 	slot->state = SLOT_RUNNING;
-	worker_wake_database();
+	worker_wake_streams(args->source_id);
 	worker_activity("reading topic %s of source %s%s", ingest->source->topic,
 					ingest->source->name,
 					args->stream_id ? " for a stream that catches up" : "");

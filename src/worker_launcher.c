@@ -36,9 +36,15 @@ typedef struct LaunchedManager
 {
 	Oid			dbid;
 	BackgroundWorkerHandle *handle; /* NULL: none */
-	bool		wanted;			/* had the extension when last probed */
+	bool		wanted;			/* had the extension when last probed, or
+								 * could not be probed */
+	TimestampTz started_at;
 	TimestampTz next_start;
+	int			delay_ms;		/* of the next start but one; 0: none */
 } LaunchedManager;
+
+/* A manager that lived for this long starts again without a back-off. */
+#define LIVED_LONG_MS 60000
 
 static List *managers = NIL;	/* of LaunchedManager * */
 
@@ -105,6 +111,19 @@ manager_of(Oid dbid)
 	return manager;
 }
 
+/* A manager has ended, or could not be started: when is the next start? */
+static void
+put_off(LaunchedManager *manager)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (TimestampDifferenceExceeds(manager->started_at, now, LIVED_LONG_MS))
+		manager->delay_ms = 0;
+	manager->next_start = TimestampTzPlusMilliseconds(now, manager->delay_ms);
+	manager->delay_ms = manager->delay_ms == 0 ? weir_retry_delay :
+		Min(manager->delay_ms * 2, weir_retry_delay_max);
+}
+
 static bool
 manager_runs(LaunchedManager *manager)
 {
@@ -120,6 +139,7 @@ manager_runs(LaunchedManager *manager)
 		default:
 			pfree(manager->handle);
 			manager->handle = NULL;
+			put_off(manager);
 			return false;
 	}
 }
@@ -164,8 +184,7 @@ launch_manager(LaunchedManager *manager)
 	database->probed = false;
 	snprintf(name, sizeof(name), "weir manager for database %u",
 			 manager->dbid);
-	manager->next_start = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-													  weir_retry_delay);
+	manager->started_at = GetCurrentTimestamp();
 	{
 		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 		bool		started = worker_start(&args, name, &manager->handle);
@@ -174,6 +193,7 @@ launch_manager(LaunchedManager *manager)
 		if (!started)
 		{
 			manager->handle = NULL;
+			put_off(manager);
 			ereport(WARNING,
 					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 					 errmsg("no free background worker slot for weir's manager "
@@ -185,7 +205,8 @@ launch_manager(LaunchedManager *manager)
 	wait_for_probe(manager);
 	SetLatch(MyLatch);			/* it may have taken what was for the loop */
 	database = worker_database_find(manager->dbid);
-	manager->wanted = database && database->has_extension;
+	manager->wanted = database &&
+		(database->has_extension || !database->probed);
 	return manager->wanted && !manager_runs(manager);
 }
 
@@ -241,11 +262,15 @@ launcher_round(void)
 			continue;
 		if (!rescan && manager->next_start > now)
 		{
-			timeout = weir_retry_delay;
+			long		ms = TimestampDifferenceMilliseconds(now,
+															 manager->next_start);
+
+			timeout = timeout < 0 ? ms : Min(timeout, ms);
 			continue;
 		}
 		if (launch_manager(manager))
-			timeout = weir_retry_delay;
+			timeout = timeout < 0 ? weir_retry_delay :
+				Min(timeout, weir_retry_delay);
 	}
 	forget_missing(dbids);
 	return timeout;

@@ -68,6 +68,16 @@ database_blocked(Oid dbid)
 	return blocked;
 }
 
+/* No worker waits for a lock for longer: somebody may hold it for good. */
+static void
+limit_lock_waits(void)
+{
+	char		value[32];
+
+	snprintf(value, sizeof(value), "%d", weir_lock_timeout);
+	SetConfigOption("lock_timeout", value, PGC_SUSET, PGC_S_SESSION);
+}
+
 /*
  * Settings that a worker needs whatever the server's and the database's are.
  * Nothing waits for a commit to be on disk: a crash takes back results and
@@ -92,6 +102,7 @@ configure_session(void)
 	for (int i = 0; i < lengthof(settings); i++)
 		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET,
 						PGC_S_SESSION);
+	limit_lock_waits();
 }
 
 /*
@@ -187,6 +198,7 @@ worker_reload_config(void)
 	{
 		ConfigReloadPending = false;
 		ProcessConfigFile(PGC_SIGHUP);
+		limit_lock_waits();
 	}
 }
 
@@ -344,6 +356,22 @@ worker_wake_database(void)
 	LWLockRelease(&weir_shared->lock);
 	if (!known)
 		worker_wake_launcher();
+}
+
+/* Wake the streams of a source: its ring has begun anew. */
+void
+worker_wake_streams(int32 source_id)
+{
+	LWLockAcquire(&weir_shared->lock, LW_SHARED);
+	for (int i = 0; i < weir_shared->nstreams; i++)
+	{
+		StreamShared *stream = &weir_shared->streams[i];
+
+		if (stream->in_use && stream->dbid == MyDatabaseId &&
+			stream->source_id == source_id)
+			worker_wake(&stream->latch);
+	}
+	LWLockRelease(&weir_shared->lock);
 }
 
 static void

@@ -8,9 +8,16 @@
  * memory.  What runs and is not wanted is terminated; what is wanted and
  * does not run is started, after a back-off that doubles with each end of a
  * worker that did not live long.  A DDL call commits: the catalog generation
- * grows, the back-off is forgotten, and the round is run again.
+ * grows, and the round is run again.  That alone forgets no back-off, since
+ * anybody's call does it, and workers do it themselves: a back-off is
+ * forgotten when what its worker is started from was written (weir.resume(),
+ * seek, a server's options ...), so that it may go well now.
  *
  * It also drops the segments of sources and streams that are no more.
+ *
+ * An error of a round (a lock that is not to be had, an object that cannot be
+ * dropped) is logged; the round is tried again, later and later, and what
+ * runs goes on meanwhile.
  *
  * A manager without the extension ends, and with it all its workers.
  *
@@ -19,8 +26,10 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "common/hashfn.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "nodes/nodes.h"
 #include "pgstat.h"
 #include "storage/ipc.h"
 #include "utils/memutils.h"
@@ -28,6 +37,8 @@
 #include "utils/timestamp.h"
 
 #include "catalog.h"
+#include "dead_letter.h"
+#include "fdw.h"
 #include "ingest.h"
 #include "settings.h"
 #include "worker.h"
@@ -39,6 +50,8 @@ typedef struct Child
 {
 	WorkerArgs	args;
 	bool		wanted;
+	bool		found;			/* by the round under way */
+	uint64		definition;		/* what it is started from, as a hash */
 	BackgroundWorkerHandle *handle; /* NULL: does not run */
 	TimestampTz started_at;
 	TimestampTz next_start;
@@ -49,6 +62,15 @@ typedef struct Child
 static List *children = NIL;	/* of Child *, in TopMemoryContext */
 static DatabaseShared *my_database = NULL;
 static bool slots_warned = false;
+
+/* A part of the round that can fail, and when it may be tried again. */
+typedef struct Task
+{
+	const char *purpose;
+	void		(*run) (void);
+	TimestampTz not_before;
+	int			delay_ms;
+}			Task;
 
 static void
 manager_exit(int code, Datum arg)
@@ -70,7 +92,8 @@ manager_exit(int code, Datum arg)
 
 /* Note that a worker is wanted; makes its entry. */
 static void
-want(WorkerKind kind, int32 source_id, int32 stream_id, const char *name)
+want(WorkerKind kind, int32 source_id, int32 stream_id, const char *name,
+	 uint64 definition)
 {
 	Child	   *child;
 	ListCell   *lc;
@@ -82,8 +105,11 @@ want(WorkerKind kind, int32 source_id, int32 stream_id, const char *name)
 		if (child->args.kind == kind && child->args.source_id == source_id &&
 			child->args.stream_id == stream_id)
 		{
-			child->wanted = true;
+			child->found = true;
 			strlcpy(child->name, name, sizeof(child->name));
+			if (child->definition != definition)
+				child->delay_ms = child->next_start = 0;
+			child->definition = definition;
 			return;
 		}
 	}
@@ -93,57 +119,156 @@ want(WorkerKind kind, int32 source_id, int32 stream_id, const char *name)
 	child->args.kind = kind;
 	child->args.source_id = source_id;
 	child->args.stream_id = stream_id;
-	child->wanted = true;
+	child->found = true;
+	child->definition = definition;
 	strlcpy(child->name, name, sizeof(child->name));
 	children = lappend(children, child);
 	MemoryContextSwitchTo(old);
 }
 
-/* Read the catalog and mark what is wanted; false: no extension. */
-static bool
+/*
+ * What an ingest worker is started from: the source, as last written, and how
+ * its broker is reached.
+ */
+static uint64
+source_definition(const SourceDef *source)
+{
+	char	   *options = nodeToString(fdw_kafka_options(source->server_id,
+														 source->owner));
+
+	return hash_bytes_extended((unsigned char *) options, strlen(options),
+							   source->version);
+}
+
+static const SourceDef *
+source_of(List *sources, int32 source_id)
+{
+	ListCell   *lc;
+
+	foreach(lc, sources)
+	{
+		const SourceDef *source = lfirst(lc);
+
+		if (source->source_id == source_id)
+			return source;
+	}
+	return NULL;
+}
+
+/* The extension is here, says read_wanted(). */
+static bool extension_there = true;
+
+/* Read the catalog and mark what is wanted. */
+static void
 read_wanted(void)
 {
 	ListCell   *lc;
 	List	   *sources = NIL;
-	List	   *streams = NIL;
-	bool		there;
+	List	   *source_ids = NIL;
+	List	   *stream_ids = NIL;
 
 	foreach(lc, children)
-		((Child *) lfirst(lc))->wanted = false;
+		((Child *) lfirst(lc))->found = false;
 
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	there = OidIsValid(catalog_extension_oid(true));
-	if (there && catalog_cookie_matches())
+	extension_there = OidIsValid(catalog_extension_oid(true));
+	if (extension_there && catalog_cookie_matches())
 	{
-		foreach(lc, catalog_sources())
+		sources = catalog_sources();
+		foreach(lc, sources)
 		{
 			SourceDef  *source = lfirst(lc);
 
-			sources = lappend_int(sources, source->source_id);
+			source_ids = lappend_int(source_ids, source->source_id);
 			if (!source->paused && source->stopped_message == NULL)
-				want(WORKER_INGEST, source->source_id, 0, source->name);
+				want(WORKER_INGEST, source->source_id, 0, source->name,
+					 source_definition(source));
 		}
 		foreach(lc, catalog_streams())
 		{
 			StreamDef  *stream = lfirst(lc);
+			const SourceDef *source = source_of(sources, stream->source_id);
 			StreamShared *shared;
 
-			streams = lappend_int(streams, stream->stream_id);
+			stream_ids = lappend_int(stream_ids, stream->stream_id);
 			if (stream->paused || stream->failed_message)
 				continue;
 			want(WORKER_STREAM, stream->source_id, stream->stream_id,
-				 stream->name);
+				 stream->name, stream->version);
 			shared = worker_stream_find(MyDatabaseId, stream->stream_id);
-			if (shared && shared->wants_catch_up)
+			if (source && shared && shared->wants_catch_up)
 				want(WORKER_CATCH_UP, stream->source_id, stream->stream_id,
-					 stream->name);
+					 stream->name, hash_combine64(source_definition(source),
+												  stream->version));
 		}
 	}
-	worker_forget(MyDatabaseId, sources, streams);
+	worker_forget(MyDatabaseId, source_ids, stream_ids);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
-	return there;
+	foreach(lc, children)
+		((Child *) lfirst(lc))->wanted = ((Child *) lfirst(lc))->found;
+}
+
+/* Dead letters of what is no more need no count. */
+static void
+forget_letters(void)
+{
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	dead_letter_forget_dropped();
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
+/*
+ * Run a task, if it may be tried again.  False: it has failed, now or before,
+ * and will be due at not_before.
+ */
+static bool
+run_task(Task * task, MemoryContext cxt)
+{
+	volatile bool done = false;
+
+	if (task->not_before > GetCurrentTimestamp())
+		return false;
+	MemoryContextSwitchTo(cxt);
+	PG_TRY();
+	{
+		task->run();
+		done = true;
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(cxt);
+		errcontext("%s", task->purpose);
+		EmitErrorReport();
+		FlushErrorState();
+		AbortOutOfAnyTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(cxt);
+	if (done)
+	{
+		task->delay_ms = 0;
+		task->not_before = 0;
+		return true;
+	}
+	task->delay_ms = task->delay_ms == 0 ? weir_retry_delay :
+		Min(task->delay_ms * 2, weir_retry_delay_max);
+	task->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												   task->delay_ms);
+	return false;
+}
+
+/* ms until a task is due, or timeout (-1: never) when that comes first. */
+static long
+until_due(const Task * task, long timeout)
+{
+	long		ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+													 task->not_before);
+
+	return timeout < 0 ? ms : Min(timeout, ms);
 }
 
 static bool
@@ -245,6 +370,26 @@ start(Child *child, TimestampTz now)
 	return started;
 }
 
+/* The private ring whose segments drop_private() drops. */
+static const Child *dropping;
+
+static void
+drop_private_segments(void)
+{
+	segment_drop_private(dropping->args.source_id, dropping->args.stream_id);
+}
+
+/* Once: what is in its way stays until the stream is dropped. */
+static void
+drop_private(const Child *child, MemoryContext cxt)
+{
+	Task		task = {"dropping the segments of a private ring",
+	drop_private_segments};
+
+	dropping = child;
+	(void) run_task(&task, cxt);
+}
+
 /* Stop, reap and start; returns ms until something is due, -1: nothing is. */
 static long
 tend_children(void)
@@ -265,13 +410,7 @@ tend_children(void)
 		{
 			/* It may have been ended before it could do that itself. */
 			if (child->args.kind == WORKER_CATCH_UP)
-			{
-				MemoryContext old = CurrentMemoryContext;
-
-				segment_drop_private(child->args.source_id,
-									 child->args.stream_id);
-				MemoryContextSwitchTo(old);
-			}
+				drop_private(child, CurrentMemoryContext);
 			children = foreach_delete_current(children, lc);
 			pfree(child);
 			continue;
@@ -287,21 +426,6 @@ tend_children(void)
 		}
 	}
 	return timeout;
-}
-
-static void
-forget_back_off(void)
-{
-	ListCell   *lc;
-
-	foreach(lc, children)
-	{
-		Child	   *child = lfirst(lc);
-
-		child->delay_ms = 0;
-		child->next_start = 0;
-	}
-	slots_warned = false;
 }
 
 /* Look whether the extension is here, and say so to the launcher. */
@@ -334,10 +458,16 @@ probe_extension(void)
 void
 weir_manager_main(Datum arg)
 {
+	Task		reading = {"reading what workers are wanted", read_wanted};
+	Task		cleaning[] = {
+		{"dropping segments of what is no more", segment_drop_orphans},
+		{"taking back rights on segments", segment_revoke_stale},
+		{"forgetting the dead letters of what is no more", forget_letters}
+	};
+	uint64		cleaned[lengthof(cleaning)] = {0};
 	WorkerArgs	args;
 	MemoryContext cxt;
 	uint64		generation = 0;
-	uint64		cleaned = 0;
 
 	memcpy(&args, MyBgworkerEntry->bgw_extra, sizeof(args));
 	worker_begin(&args);
@@ -350,33 +480,32 @@ weir_manager_main(Datum arg)
 	for (;;)
 	{
 		long		timeout;
-		uint64		now_generation;
+		bool		read;
 
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 		worker_reload_config();
-		now_generation = worker_catalog_generation();
-		if (now_generation != generation)
-			forget_back_off();
-		generation = now_generation;
+		if (generation != worker_catalog_generation())
+			slots_warned = false;
+		generation = worker_catalog_generation();
 
-		MemoryContextSwitchTo(cxt);
-		if (!read_wanted())
+		read = run_task(&reading, cxt);
+		if (!extension_there)
 		{
 			LWLockAcquire(&weir_shared->lock, LW_EXCLUSIVE);
 			my_database->has_extension = false;
 			LWLockRelease(&weir_shared->lock);
 			proc_exit(0);
 		}
-		MemoryContextSwitchTo(cxt);
-		if (now_generation != cleaned)
-		{
-			segment_drop_orphans();
-			segment_revoke_stale();
-		}
-		cleaned = now_generation;
-		MemoryContextSwitchTo(cxt);
+		for (int i = 0; read && i < lengthof(cleaning); i++)
+			if (cleaned[i] != generation && run_task(&cleaning[i], cxt))
+				cleaned[i] = generation;
 		timeout = tend_children();
+		if (!read)
+			timeout = until_due(&reading, timeout);
+		for (int i = 0; i < lengthof(cleaning); i++)
+			if (read && cleaned[i] != generation)
+				timeout = until_due(&cleaning[i], timeout);
 		MemoryContextReset(cxt);
 		worker_account();
 		pgstat_report_stat(false);

@@ -37,7 +37,6 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "dead_letter.h"
 #include "errors.h"
 #include "settings.h"
 #include "stream_batch.h"
@@ -103,8 +102,6 @@ configure_session(void)
 	for (int i = 0; i < lengthof(settings); i++)
 		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET,
 						PGC_S_SESSION);
-	snprintf(value, sizeof(value), "%d", weir_lock_timeout);
-	SetConfigOption("lock_timeout", value, PGC_SUSET, PGC_S_SESSION);
 	if (weir_work_mem > 0)
 	{
 		snprintf(value, sizeof(value), "%d", weir_work_mem);
@@ -152,8 +149,6 @@ read_definition(StreamWorker *w, const WorkerArgs *args)
 						w->def->name),
 				 errhint("Drop the stream and create it again.")));
 	w->plan = stream_read_stored(w->def, &w->options);
-	w->dead_letters = dead_letter_count(w->source->source_id,
-										w->def->stream_id);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(w->cxt);

@@ -122,7 +122,14 @@ SELECT as_role('weir_owner', format('SELECT * FROM %I.%I', n.nspname, c.relname)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 	JOIN pg_depend d ON d.objid = c.oid AND d.classid = 'pg_class'::regclass AND d.deptype = 'e'
 WHERE n.nspname = 'weir_internal' AND c.relkind IN ('r', 'S')
-	AND c.relname !~ '^segment' ORDER BY c.relname;
+	AND c.relname !~ '^segment' AND c.relname <> 'dead_letter' ORDER BY c.relname;
+SELECT as_role('weir_owner', s, '42501', s) FROM unnest(ARRAY[
+	'DELETE FROM weir_internal.dead_letter', 'TRUNCATE weir_internal.dead_letter',
+	'LOCK TABLE weir_internal.dead_letter',
+	'LOCK TABLE weir.dead_letter', 'LOCK TABLE weir.dead_letter IN ROW EXCLUSIVE MODE',
+	'SELECT * FROM weir.dead_letter FOR SHARE',
+	'CREATE TRIGGER t INSTEAD OF DELETE ON weir.dead_letter FOR EACH ROW
+		EXECUTE FUNCTION weir_internal.count_deleted_letters()']) s;
 SELECT as_role('weir_owner', 'CREATE TABLE weir_internal.x (a int)', '42501', 'nothing of its own in weir_internal');
 SELECT as_role('weir_owner', 'CREATE TABLE weir.x (a int)', '42501', 'nor in weir');
 SELECT as_role('weir_owner', 'SELECT * FROM weir_internal.' || relname, '42501', 'another''s state')
