@@ -78,7 +78,7 @@ drop_stream(const StreamDef *stream)
 				errcode(ERRCODE_UNDEFINED_OBJECT),
 				errmsg("stream \"%s\" does not exist", stream->name));
 	if (state)
-		ddl_hook_execute(psprintf("DROP TABLE %s", state));
+		ddl_hook_define(psprintf("DROP TABLE %s", state));
 	catalog_end(&access);
 }
 

@@ -228,11 +228,62 @@ has_epoch_option(Oid relid, AttrNumber attnum)
 }
 
 /* What PostgreSQL allows in a foreign table and ingest cannot do. */
+/* Names of the event triggers that may have fired, for a message. */
+static char *
+event_trigger_names(void)
+{
+	CatalogAccess access;
+	CatalogRow	r;
+	char	   *names;
+
+	catalog_begin(&access);
+	catalog_execute("SELECT string_agg(quote_ident(evtname), ', ' ORDER BY evtname)"
+					" FROM pg_event_trigger WHERE evtenabled <> 'D'", 0, NULL);
+	catalog_row_begin(&r, &access, 0);
+	names = catalog_next_text(&r);
+	catalog_end(&access);
+	return names;
+}
+
+/* Kafka's columns come last, unless an event trigger has been at work. */
+static void
+check_kafka_columns(Relation rel)
+{
+	static const char *const names[SOURCE_KAFKA_ATTRS] = {
+		"kafka_topic", "kafka_partition", "kafka_offset", "kafka_timestamp",
+		"kafka_key", "kafka_headers"
+	};
+	TupleDesc	desc = RelationGetDescr(rel);
+	char	   *triggers;
+	bool		right = desc->natts >= SOURCE_KAFKA_ATTRS;
+
+	for (int i = 0; right && i < SOURCE_KAFKA_ATTRS; i++)
+	{
+		Form_pg_attribute attr =
+		TupleDescAttr(desc, desc->natts - SOURCE_KAFKA_ATTRS + i);
+
+		right = strcmp(NameStr(attr->attname), names[i]) == 0;
+	}
+	for (int i = 0; right && i < desc->natts; i++)
+		right = !TupleDescAttr(desc, i)->attisdropped;
+	if (right)
+		return;
+	triggers = event_trigger_names();
+	ereport(ERROR,
+			errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			errmsg("the columns of source \"%s\" were changed while it was made",
+				   RelationGetRelationName(rel)),
+			errdetail("An event trigger did it. Those of this database are: %s.",
+					  triggers ? triggers : "(none)"),
+			errhint("Have it leave foreign tables alone, or disable it with ALTER EVENT TRIGGER meanwhile."));
+}
+
 static void
 check_relation(Relation rel)
 {
 	TupleDesc	desc = RelationGetDescr(rel);
 
+	check_kafka_columns(rel);
 	for (int i = 0; i < desc->natts; i++)
 	{
 		Form_pg_attribute attr = TupleDescAttr(desc, i);

@@ -312,15 +312,14 @@ create_state(const StreamArgs *args, const StreamPlan *plan, int32 id)
 
 	catalog_begin(&access);
 	foreach(lc, commands)
-		catalog_execute(lfirst(lc), 0, NULL);
-	catalog_execute(psprintf("ALTER TABLE %s REPLICA IDENTITY FULL",
-							 qualified), 0, NULL);
-	catalog_execute(psprintf("COMMENT ON TABLE %s IS %s", qualified,
-							 quote_literal_cstr(psprintf("state of weir stream %s",
-														 args->name))),
-					0, NULL);
-	catalog_execute(psprintf("ALTER TABLE %s OWNER TO %s", qualified,
-							 quote_identifier(owner)), 0, NULL);
+		catalog_define(lfirst(lc));
+	catalog_define(psprintf("ALTER TABLE %s REPLICA IDENTITY FULL",
+							qualified));
+	catalog_define(psprintf("COMMENT ON TABLE %s IS %s", qualified,
+							quote_literal_cstr(psprintf("state of weir stream %s",
+														args->name))));
+	catalog_define(psprintf("ALTER TABLE %s OWNER TO %s", qualified,
+							quote_identifier(owner)));
 	catalog_end(&access);
 	return get_relname_relid(name, catalog_internal_schema());
 }

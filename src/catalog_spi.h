@@ -65,6 +65,9 @@ extern void catalog_end(const CatalogAccess *access);
 extern uint64 catalog_execute(const char *sql, int nargs,
 							  const CatalogArg *args);
 
+/* Run DDL on weir's own relations (catalog_define.c): no event triggers. */
+extern void catalog_define(const char *sql);
+
 /* The columns of a result row, one after another. */
 typedef struct CatalogRow
 {

@@ -116,6 +116,28 @@ compat_decode_date_time(char **field, int *ftype, int nf, int *dtype,
 #endif
 }
 
+#include "commands/defrem.h"
+
+/* 16 counts the parts of a partitioned table's index. */
+static inline ObjectAddress
+compat_define_index(Oid relid, IndexStmt *stmt)
+{
+#if PG_VERSION_NUM >= 160000
+	return DefineIndex(relid, stmt, InvalidOid, InvalidOid, InvalidOid, -1,
+					   false, true, true, false, false);
+#else
+	return DefineIndex(relid, stmt, InvalidOid, InvalidOid, InvalidOid,
+					   false, true, true, false, false);
+#endif
+}
+
+/* 18 does not write to the names of namespaces of options. */
+#if PG_VERSION_NUM >= 180000
+#define compat_namespaces(names) ((const char *const *) (names))
+#else
+#define compat_namespaces(names) (names)
+#endif
+
 /* 16 has input functions that report errors without throwing them. */
 #if PG_VERSION_NUM >= 160000
 #include "nodes/miscnodes.h"

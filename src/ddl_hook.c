@@ -161,7 +161,7 @@ drop_states(const CatalogAccess *access, uint64 n)
 	}
 	for (uint64 i = 0; i < n; i++)
 		if (commands[i])
-			ddl_hook_execute(commands[i]);
+			ddl_hook_define(commands[i]);
 }
 
 /* Bring the catalog in line with the relations that are gone. */
@@ -390,10 +390,10 @@ keep_path(const RenameStmt *stmt, const SourceDef *source)
 		appendStringInfoChar(&path, *p);
 	}
 	appendStringInfoChar(&path, '"');
-	ddl_hook_execute(psprintf("ALTER FOREIGN TABLE %s ALTER COLUMN %s OPTIONS (ADD path %s)",
-							  api_qualified_name(source->relid),
-							  quote_identifier(stmt->newname),
-							  quote_literal_cstr(path.data)));
+	ddl_hook_define(psprintf("ALTER FOREIGN TABLE %s ALTER COLUMN %s OPTIONS (ADD path %s)",
+							 api_qualified_name(source->relid),
+							 quote_identifier(stmt->newname),
+							 quote_literal_cstr(path.data)));
 }
 
 /*
@@ -692,21 +692,33 @@ process_utility(PlannedStmt *pstmt, const char *query_string,
 		follow_drops();
 }
 
-void
-ddl_hook_execute(const char *sql)
+static void
+execute_own(void (*execute) (const char *sql), const char *sql)
 {
 	bool		save = own_command;
 
 	own_command = true;
 	PG_TRY();
 	{
-		api_execute(sql);
+		execute(sql);
 	}
 	PG_FINALLY();
 	{
 		own_command = save;
 	}
 	PG_END_TRY();
+}
+
+void
+ddl_hook_execute(const char *sql)
+{
+	execute_own(api_execute, sql);
+}
+
+void
+ddl_hook_define(const char *sql)
+{
+	execute_own(catalog_define, sql);
 }
 
 void

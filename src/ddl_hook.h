@@ -13,8 +13,11 @@ extern void ddl_hook_install(void);
 
 /*
  * Run one DDL command as the current user, past the checks of the hook: for
- * weir's own commands on sources and state tables.
+ * weir's own commands on sources and targets.
  */
 extern void ddl_hook_execute(const char *sql);
+
+/* The same on what users do not see: no event triggers (catalog_define()). */
+extern void ddl_hook_define(const char *sql);
 
 #endif							/* WEIR_DDL_HOOK_H */

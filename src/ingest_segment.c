@@ -167,16 +167,15 @@ segment_ensure(Ingest *ingest, int n, struct SegmentShared *segment)
 		catalog_execute(psprintf("TRUNCATE weir_internal.%s", name), 0, NULL);
 	else
 	{
-		catalog_execute(psprintf("CREATE UNLOGGED TABLE weir_internal.%s (%s) "
-								 "WITH (autovacuum_enabled = off)", name,
-								 segment_column_definitions(source)),
-						0, NULL);
+		catalog_define(psprintf("CREATE UNLOGGED TABLE weir_internal.%s (%s) "
+								"WITH (autovacuum_enabled = off)", name,
+								segment_column_definitions(source)));
 		relid = get_relname_relid(name, nsp);
 		add_to_extension(relid);
 	}
 	if (!OidIsValid(viewid))
 	{
-		catalog_execute(view_command(ingest, name, source), 0, NULL);
+		catalog_define(view_command(ingest, name, source));
 		viewid = get_relname_relid(psprintf("%s_v", name), nsp);
 		add_to_extension(viewid);
 	}
@@ -372,8 +371,7 @@ segment_revoke_stale(void)
 		SPITupleTable *table = SPI_tuptable;
 
 		for (uint64 i = 0; i < n; i++)
-			catalog_execute(SPI_getvalue(table->vals[i], table->tupdesc, 1),
-							0, NULL);
+			catalog_define(SPI_getvalue(table->vals[i], table->tupdesc, 1));
 	}
 	catalog_end(&access);
 	PopActiveSnapshot();

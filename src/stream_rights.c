@@ -131,14 +131,12 @@ grant_view(const StreamWorker *w, Oid viewid, const char *columns)
 
 	catalog_begin(&access);
 	if (columns == NULL)
-		catalog_execute(psprintf("GRANT SELECT ON %s TO %s", view, owner), 0,
-						NULL);
+		catalog_define(psprintf("GRANT SELECT ON %s TO %s", view, owner));
 	else
 	{
-		catalog_execute(psprintf("REVOKE ALL ON %s FROM %s", view, owner), 0,
-						NULL);
-		catalog_execute(psprintf("GRANT SELECT (%s) ON %s TO %s", columns,
-								 view, owner), 0, NULL);
+		catalog_define(psprintf("REVOKE ALL ON %s FROM %s", view, owner));
+		catalog_define(psprintf("GRANT SELECT (%s) ON %s TO %s", columns,
+								view, owner));
 	}
 	catalog_end(&access);
 }

@@ -70,7 +70,7 @@ typedef struct Task
 	void		(*run) (void);
 	TimestampTz not_before;
 	int			delay_ms;
-}			Task;
+} Task;
 
 static void
 manager_exit(int code, Datum arg)
@@ -226,7 +226,7 @@ forget_letters(void)
  * and will be due at not_before.
  */
 static bool
-run_task(Task * task, MemoryContext cxt)
+run_task(Task *task, MemoryContext cxt)
 {
 	volatile bool done = false;
 
@@ -263,7 +263,7 @@ run_task(Task * task, MemoryContext cxt)
 
 /* ms until a task is due, or timeout (-1: never) when that comes first. */
 static long
-until_due(const Task * task, long timeout)
+until_due(const Task *task, long timeout)
 {
 	long		ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
 													 task->not_before);
