@@ -345,13 +345,17 @@ may_be_in_texts(ObjectType type)
 		case OBJECT_EXTENSION:	/* SET SCHEMA moves its members */
 		case OBJECT_FOREIGN_TABLE:
 		case OBJECT_FUNCTION:
+		case OBJECT_INDEX:
 		case OBJECT_MATVIEW:
 		case OBJECT_OPERATOR:
 		case OBJECT_PROCEDURE:
+		case OBJECT_ROLE:		/* a constant of type regrole, say */
 		case OBJECT_ROUTINE:
 		case OBJECT_SCHEMA:
 		case OBJECT_SEQUENCE:
 		case OBJECT_TABLE:
+		case OBJECT_TSCONFIGURATION:
+		case OBJECT_TSDICTIONARY:
 		case OBJECT_TYPE:
 		case OBJECT_VIEW:
 			return true;
@@ -520,8 +524,8 @@ static const char *
 name_in_texts(ObjectType type, RangeVar *relation, Node *object,
 			  const char *subname)
 {
-	if (type == OBJECT_EXTENSION)
-		return NULL;
+	if (type == OBJECT_EXTENSION || type == OBJECT_OPERATOR)
+		return NULL;			/* an operator's is never quoted */
 	if (subname)
 		return subname;			/* column, attribute, schema */
 	if (relation)
