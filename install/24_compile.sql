@@ -27,3 +27,20 @@ REVOKE ALL ON FUNCTION weir_internal.check_target(text, regclass, name,
 
 COMMENT ON FUNCTION weir_internal.check_target(text, regclass, name, regclass, text[]) IS
 'raises an error when the target does not fit the query';
+
+CREATE FUNCTION weir_internal.event_bounds(event timestamptz, zone text,
+	twice boolean DEFAULT false, OUT "time" timestamptz, OUT lower timestamptz,
+	OUT upper timestamptz)
+LANGUAGE c IMMUTABLE STRICT
+AS 'MODULE_PATHNAME', 'weir_event_bounds';
+
+COMMENT ON FUNCTION weir_internal.event_bounds(timestamptz, text, boolean) IS
+'an event time (a timestamp in UTC) taken at a zone, and bounds of all rows after and before it (src/stream_zone.c)';
+
+CREATE FUNCTION weir_internal.event_reaching("time" timestamptz, zone text,
+	twice boolean DEFAULT false) RETURNS timestamptz
+LANGUAGE c IMMUTABLE STRICT
+AS 'MODULE_PATHNAME', 'weir_event_reaching';
+
+COMMENT ON FUNCTION weir_internal.event_reaching(timestamptz, text, boolean) IS
+'the least event time whose lower bound is at or after a time';

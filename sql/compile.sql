@@ -37,7 +37,7 @@ FROM weir_internal.compile_query($$
 	emit => 'on_close', windows_from => '2024-05-01 00:00Z')
 WHERE step IN ('apply', 'close');
 
--- A timestamp taken at a zone: the watermark, in UTC, moves with it.
+-- A timestamp taken at a zone: the watermark comes as a time of the windows.
 CREATE TABLE local_rides (pickup_at timestamp, kafka_topic text,
 	kafka_partition int, kafka_offset bigint, kafka_timestamp timestamptz,
 	kafka_key bytea, kafka_headers text[]);

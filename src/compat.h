@@ -157,4 +157,38 @@ compat_clear_permissions(RangeTblEntry *rte)
 #endif
 }
 
+/*
+ * For files that include utils/datetime.h: the zone that a name, or an
+ * abbreviation with a history, stands for; NULL: it is one offset for ever.
+ */
+#ifdef DATETIME_H
+#include "parser/scansup.h"
+
+static inline pg_tz *
+compat_zone_that_changes(char *name)
+{
+	int			offset;
+	pg_tz	   *tz = NULL;
+
+#if PG_VERSION_NUM >= 160000
+	if (DecodeTimezoneName(name, &offset, &tz) == TZNAME_FIXED_OFFSET)
+		return NULL;
+	return tz;
+#else
+	char	   *lower = downcase_truncate_identifier(name, strlen(name), false);
+
+	switch (DecodeTimezoneAbbrev(0, lower, &offset, &tz))
+	{
+		case TZ:
+		case DTZ:
+			return NULL;
+		case DYNTZ:
+			return tz;
+		default:
+			return pg_tzset(name);
+	}
+#endif
+}
+#endif
+
 #endif							/* WEIR_COMPAT_H */

@@ -26,7 +26,8 @@
  * the same):
  *	$1 tid, $2 tid			the block range of the batch
  *	$3 int8[], $4 int8[]	[applied, high) a partition, element partition + 1
- *	$5 timestamptz			watermark; -infinity when there is none yet
+ *	$5 timestamptz			watermark, as a time of the windows (zone_lower());
+ *							-infinity when there is none yet
  *	$6 tid[]				rows to leave out (culprits), may be empty
  *	$7 int8, $8 int8		range [lo, hi] of the group's hash
  *
@@ -37,6 +38,7 @@
 
 #include "catalog.h"
 #include "nodes/parsenodes.h"
+#include "stream_zone.h"
 
 #define STREAM_NPARAMS 8
 
@@ -75,6 +77,7 @@ typedef struct StreamPlan
 	bool		uses_key;		/* reads kafka_key */
 	bool		uses_headers;
 	int64		window_size;	/* us, of the longest; 0: no window */
+	EventZone  *event_zone;		/* NULL: windows are of the event time */
 	List	   *objects;		/* of char *: all that its statements may
 								 * find, by stream_read_stored() */
 	Query	   *query;			/* analyzed, private */
@@ -169,10 +172,15 @@ typedef struct StreamStatements
 	char	   *open_windows;
 
 	/*
-	 * (min(window_end), max(window_end)) of the state, by its index, as a
-	 * watermark has to reach them.
+	 * min(window_end) of the state, by its index.
 	 */
 	char	   *oldest;
+
+	/*
+	 * Of the windows that start at or before $5, the greatest window_end; and
+	 * the least one beyond that.
+	 */
+	char	   *newest;
 
 	/*
 	 * Seek: clear state, and target rows: of windows that start at or after
@@ -184,7 +192,7 @@ typedef struct StreamStatements
 
 	/*
 	 * The first event of each partition in the batch: (kafka_partition int,
-	 * timestamptz on the time line of the windows).
+	 * event time timestamptz).
 	 */
 	char	   *first_events;
 

@@ -174,12 +174,13 @@ window_function(const FuncExpr *func, WindowKind *kind)
 /*
  * The first argument of a window function must be the event time, since the
  * watermark that closes its windows is of the event time.  A timestamp is
- * taken as UTC, as ingest does, or at a constant zone: then *zone is set.  A
- * timestamptz may go to a timestamp and back; a local time without zone would
- * go back when clocks do.
+ * taken as UTC, as ingest does, or at a constant zone: then *zone is set
+ * (stream_zone.c).  A timestamptz may go to a timestamp and back; a local time
+ * without zone would go back when clocks do.
  */
 static bool
-is_event_time(Query *query, Node *node, const StreamParts *parts, Const **zone)
+is_event_time(Query *query, Node *node, const StreamParts *parts,
+			  EventZone **zone)
 {
 	List	   *zones = NIL;
 	Var		   *var;
@@ -218,12 +219,15 @@ is_event_time(Query *query, Node *node, const StreamParts *parts, Const **zone)
 	if (var->varlevelsup != 0 || var->varno != parts->source_rti ||
 		var->varattno != parts->event_time)
 		return false;
-	if (getBaseType(var->vartype) == TIMESTAMPTZOID)
-		return zones == NIL ||
-			(list_length(zones) == 2 && equal(linitial(zones), lsecond(zones)));
-	if (zones != NIL)
-		*zone = linitial_node(Const, zones);
-	return list_length(zones) <= 1;
+	if (zones == NIL)
+		return true;
+	*zone = palloc(sizeof(EventZone));
+	(*zone)->zone = linitial_node(Const, zones);
+	(*zone)->twice = getBaseType(var->vartype) == TIMESTAMPTZOID;
+	if ((*zone)->twice)
+		return list_length(zones) == 2 &&
+			equal(linitial(zones), lsecond(zones));
+	return list_length(zones) == 1;
 }
 
 static void
@@ -251,16 +255,13 @@ check_window(Query *query, FuncExpr *func, StreamPlan *plan)
 	ListCell   *lc;
 	WindowArgs	window;
 	Const	   *values[5];
-	Const	   *zone = NULL;
 	int			n = 0;
 
 	/* Named and default arguments in their places, constants folded. */
 	func = castNode(FuncExpr,
 					eval_const_expressions(NULL, copyObject((Node *) func)));
-	if (!is_event_time(query, linitial(func->args), parts, &zone))
+	if (!is_event_time(query, linitial(func->args), parts, &plan->event_zone))
 		refuse_event_time(plan);
-	if (zone != NULL)
-		parts->event_zone = stream_const_text((Node *) zone);
 
 	initStringInfo(&args);
 	for_each_from(lc, func->args, 1)

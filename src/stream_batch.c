@@ -292,16 +292,25 @@ count_rows(StreamWorker *w, StreamBatch *batch)
 	batch->nrows = rows;
 }
 
+/* Would a row with this event time not move the watermark? */
+static bool
+past_future_skew(const StreamWorker *w, TimestampTz event)
+{
+	return w->source->max_future_skew != WEIR_NO_DURATION &&
+		event > GetCurrentTimestamp() + w->source->max_future_skew;
+}
+
 /*
- * The floor that partitions tell whose first rows since the seek are in this
- * batch.  Where the filter let none of them pass, the greatest event time is
- * an upper bound as well.
+ * The first event times of the partitions in this batch, DT_NOBEGIN where it
+ * has none.  Rows past max_future_skew are not the first ones.  Where the
+ * filter let no others pass, the greatest event time is an upper bound as
+ * well.  Of a mark that is read in part no greatest event time is known yet:
+ * the first one is in its place, so that the partition is known from now on.
  */
-static TimestampTz
-first_events_floor(StreamWorker *w, StreamBatch *batch)
+static TimestampTz *
+first_events(StreamWorker *w, StreamBatch *batch)
 {
 	TimestampTz *first = palloc(sizeof(TimestampTz) * w->npartitions);
-	TimestampTz floor = batch->new_floor;
 	StepArgs	args;
 	bool		isnull;
 
@@ -311,20 +320,44 @@ first_events_floor(StreamWorker *w, StreamBatch *batch)
 	for (uint64 i = 0; i < step_rows(); i++)
 	{
 		int32		p = DatumGetInt32(step_datum(i, 1, &isnull));
-		Datum		d = step_datum(i, 2, &isnull);
+		TimestampTz event = DatumGetTimestampTz(step_datum(i, 2, &isnull));
 
-		if (!isnull && p < w->npartitions)
-			first[p] = DatumGetTimestampTz(d);
+		if (isnull || p >= w->npartitions)
+			continue;
+		if (!TIMESTAMP_IS_NOBEGIN(batch->max_event[p]))
+			first[p] = Min(first[p], event);
+		else if (batch->staged[p] < 0 && !past_future_skew(w, event))
+			first[p] = batch->max_event[p] = event;
 	}
+	return first;
+}
+
+/* The floor that partitions tell whose first rows since the seek these are. */
+static TimestampTz
+first_events_floor(StreamWorker *w, StreamBatch *batch, TimestampTz floor)
+{
+	const TimestampTz *first = first_events(w, batch);
+
 	for (int p = 0; p < w->npartitions; p++)
 	{
 		if (TIMESTAMP_IS_NOBEGIN(Max(w->max_event[p], batch->max_event[p])))
 			batch->new_floor_pending = true;
 		if (TIMESTAMP_IS_NOBEGIN(w->max_event[p]) &&
 			!TIMESTAMP_IS_NOBEGIN(first[p]))
-			floor = Max(floor, first[p] + w->source->max_out_of_orderness);
+			floor = Max(floor,
+						zone_upper(w->plan->event_zone,
+								   first[p] + w->source->max_out_of_orderness));
 	}
 	return floor;
+}
+
+static bool
+any_partition_told(const StreamWorker *w)
+{
+	for (int p = 0; p < w->npartitions; p++)
+		if (!TIMESTAMP_IS_NOBEGIN(w->max_event[p]))
+			return true;
+	return false;
 }
 
 /*
@@ -334,6 +367,10 @@ first_events_floor(StreamWorker *w, StreamBatch *batch)
  * their target rows go, since they are made anew.  A partition that shows
  * its first row later may raise the floor: then windows turn out to be
  * incomplete that were begun, and they go, too.
+ *
+ * Rows past max_future_skew that come before all others find a floor for the
+ * time being, the wall clock; what it left out is cleared when the others
+ * have told.
  */
 static void
 find_floor(StreamWorker *w, StreamBatch *batch)
@@ -344,8 +381,12 @@ find_floor(StreamWorker *w, StreamBatch *batch)
 	if (!w->floor_pending)
 		return;
 	batch->new_floor_pending = false;
-	floor = first_events_floor(w, batch);
-	if (floor == batch->new_floor)
+	floor = first_events_floor(w, batch,
+							   any_partition_told(w) ? w->floor : DT_NOBEGIN);
+	if (TIMESTAMP_IS_NOBEGIN(floor))
+		floor = TIMESTAMP_IS_NOBEGIN(w->floor) ?
+			zone_upper(w->plan->event_zone, GetCurrentTimestamp()) : w->floor;
+	if (floor == w->floor)
 		return;
 	step_args_init(&args, w, batch);
 	if (TIMESTAMP_IS_NOBEGIN(w->floor))
@@ -355,8 +396,8 @@ find_floor(StreamWorker *w, StreamBatch *batch)
 	}
 	else
 	{
-		args.watermark = w->floor;
-		args.hash_lo = floor;
+		args.watermark = Min(floor, w->floor);
+		args.hash_lo = Max(floor, w->floor);
 		step_run(w, batch, STEP_CLEAR_INCOMPLETE, &args);
 	}
 	batch->new_floor = floor;
@@ -377,19 +418,32 @@ apply_fast(StreamWorker *w, StreamBatch *batch)
 	batch->late_pairs = step_int8(5);
 }
 
-/* End of the last open window; DT_NOBEGIN when none is open. */
-TimestampTz
-batch_newest_end(StreamWorker *w, StreamBatch *batch)
+/*
+ * The end of the last open window, DT_NOBEGIN when none is; of those that
+ * start no later than the greatest event time that moves the watermark.  What
+ * rows past max_future_skew have opened lies beyond: *beyond is the end of the
+ * first such window, DT_NOEND when there is none.
+ */
+static TimestampTz
+newest_end(StreamWorker *w, StreamBatch *batch, TimestampTz *beyond)
 {
+	TimestampTz event = DT_NOBEGIN;
 	StepArgs	args;
 	bool		isnull;
 	Datum		d;
 
-	if (w->plan->kind != STREAM_WINDOW || !step_exists(w, batch, STEP_OLDEST))
+	*beyond = DT_NOEND;
+	if (!step_exists(w, batch, STEP_NEWEST))
 		return DT_NOBEGIN;
+	for (int p = 0; p < w->npartitions; p++)
+		event = Max(event, Max(w->max_event[p], batch->max_event[p]));
 	step_args_init(&args, w, batch);
-	step_run(w, batch, STEP_OLDEST, &args);
+	args.watermark = zone_upper(w->plan->event_zone, event);
+	step_run(w, batch, STEP_NEWEST, &args);
 	d = step_datum(0, 2, &isnull);
+	if (!isnull)
+		*beyond = DatumGetTimestampTz(d);
+	d = step_datum(0, 1, &isnull);
 	return isnull ? DT_NOBEGIN : DatumGetTimestampTz(d);
 }
 
@@ -397,6 +451,7 @@ static void
 advance_watermark(StreamWorker *w, StreamBatch *batch)
 {
 	TimestampTz advanced;
+	TimestampTz beyond;
 
 	batch->new_watermark = watermark_compute(w, batch, &batch->held_by);
 	if (!progress_advance_due(w, batch))
@@ -407,12 +462,32 @@ advance_watermark(StreamWorker *w, StreamBatch *batch)
 	if (TIMESTAMP_IS_NOEND(advanced))
 	{
 		/* close what is open, and go no further */
-		advanced = batch_newest_end(w, batch);
+		advanced = newest_end(w, batch, &beyond);
 		if (!TIMESTAMP_IS_NOBEGIN(advanced))
-			advanced += w->def->allowed_lateness;
+			advanced = zone_reach(w->plan->event_zone,
+								  advanced + w->def->allowed_lateness);
 	}
 	batch->new_watermark = Max(batch->new_watermark, advanced);
 	Assert(batch->new_watermark >= w->watermark);	/* I4 */
+}
+
+/* The new watermark, on the time line of the windows. */
+TimestampTz
+batch_closing_time(const StreamWorker *w, const StreamBatch *batch)
+{
+	return zone_lower(w->plan->event_zone, batch->new_watermark);
+}
+
+/* Windows that are open now may have groups whose last emission failed. */
+void
+batch_emission_failed(StreamWorker *w, StreamBatch *batch)
+{
+	TimestampTz beyond;
+	TimestampTz until = newest_end(w, batch, &beyond);
+
+	w->failed_until = TIMESTAMP_IS_NOEND(w->failed_until) ? until :
+		Max(w->failed_until, until);
+	w->failed_from = Min(w->failed_from, beyond);
 }
 
 /*
@@ -423,7 +498,9 @@ advance_watermark(StreamWorker *w, StreamBatch *batch)
 StepKind
 batch_close_step(StreamWorker *w, const StreamBatch *batch)
 {
-	return w->oldest_end <= w->failed_until &&
+	TimestampTz limit = batch_closing_time(w, batch) - w->def->allowed_lateness;
+
+	return (w->oldest_end <= w->failed_until || w->failed_from <= limit) &&
 		step_exists(w, batch, STEP_CLOSE_AGAIN) ?
 		STEP_CLOSE_AGAIN : STEP_CLOSE;
 }
@@ -440,15 +517,17 @@ close_windows(StreamWorker *w, StreamBatch *batch, bool careful)
 		TIMESTAMP_IS_NOBEGIN(batch->new_watermark))
 		return;
 	if (batch->rows)
-		w->oldest_end = Min(w->oldest_end, batch->min_event);
-	if (w->oldest_end > batch->new_watermark - w->def->allowed_lateness ||
+		w->oldest_end = Min(w->oldest_end,
+							zone_lower(w->plan->event_zone, batch->min_event));
+	step_args_init(&args, w, batch);
+	args.watermark = batch_closing_time(w, batch);
+	if (TIMESTAMP_IS_NOBEGIN(args.watermark) ||
+		w->oldest_end > args.watermark - w->def->allowed_lateness ||
 		!step_exists(w, batch, STEP_CLOSE))
 		return;
 
 	if (TIMESTAMP_IS_NOEND(w->failed_until))
-		w->failed_until = batch_newest_end(w, batch);
-	step_args_init(&args, w, batch);
-	args.watermark = batch->new_watermark;
+		batch_emission_failed(w, batch);
 	if (careful)
 		careful_close(w, batch);
 	else

@@ -29,6 +29,7 @@ typedef enum StreamStep_
 	STEP_CLOSE_AGAIN,
 	STEP_CLOSE_DISCARD,
 	STEP_OLDEST,
+	STEP_NEWEST,
 	STEP_CLEAR_TARGET,
 	STEP_FIRST_EVENTS,
 	STEP_CLEAR_INCOMPLETE,
@@ -94,8 +95,9 @@ typedef struct StreamWorker
 								 * are incomplete; DT_NOBEGIN: none */
 	bool		floor_pending;	/* the first rows read will tell it */
 	TimestampTz oldest_end;		/* no window open that ends before this */
-	TimestampTz failed_until;	/* windows that end by then may have groups
-								 * whose last emission failed */
+	TimestampTz failed_until;	/* windows that end by then, or */
+	TimestampTz failed_from;	/* not before then, may have groups whose last
+								 * emission failed */
 
 	/* the first recorded advance of the watermark that is not applied yet */
 	bool		advance_stale;	/* look for it */
@@ -190,7 +192,9 @@ extern TimestampTz watermark_compute(StreamWorker *w,
 /* stream_batch.c */
 extern bool batch_choose(StreamWorker *w, StreamBatch *batch);
 extern StepKind batch_close_step(StreamWorker *w, const StreamBatch *batch);
-extern TimestampTz batch_newest_end(StreamWorker *w, StreamBatch *batch);
+extern TimestampTz batch_closing_time(const StreamWorker *w,
+									  const StreamBatch *batch);
+extern void batch_emission_failed(StreamWorker *w, StreamBatch *batch);
 extern void batch_collect_late(StreamWorker *w, StreamBatch *batch);
 extern bool batch_run(StreamWorker *w, StreamBatch *batch, bool careful);
 
@@ -210,7 +214,7 @@ typedef struct StepArgs
 	int			nwithout;
 	int64		hash_lo;
 	int64		hash_hi;
-	TimestampTz watermark;
+	TimestampTz watermark;		/* as a time of the windows */
 } StepArgs;
 
 extern void step_args_init(StepArgs *args, const StreamWorker *w,

@@ -122,7 +122,7 @@ emit_range(Search *search, int64 lo, int64 hi)
 	if (lo == hi)
 	{
 		batch->groups_failed++;
-		w->failed_until = Max(w->failed_until, batch_newest_end(w, batch));
+		batch_emission_failed(w, batch);
 		w->letter_shown = false;
 		worker_set_error(&w->shared->error, error->sqlerrcode,
 						 error_text(error));
@@ -244,7 +244,7 @@ close_groups(Search *search, int64 lo, int64 hi)
 	int64		middle;
 
 	step_args_init(&args, w, batch);
-	args.watermark = batch->new_watermark;
+	args.watermark = batch_closing_time(w, batch);
 	args.hash_lo = lo;
 	args.hash_hi = hi;
 	error = search_try_step(search, batch_close_step(w, batch), &args, false);

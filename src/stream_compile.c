@@ -662,10 +662,8 @@ compile_first_events(const CompileContext *c)
 												 parts->event_time - 1));
 	char	   *event;
 
-	if (parts->event_zone != NULL)
-		event = psprintf("min(v.%s) AT TIME ZONE %s", name, parts->event_zone);
-	else if (get_atttype(c->plan->source_relid,
-						 parts->event_time) == TIMESTAMPTZOID)
+	if (getBaseType(get_atttype(c->plan->source_relid,
+								parts->event_time)) == TIMESTAMPTZOID)
 		event = psprintf("min(v.%s)", name);
 	else
 		event = psprintf("min(v.%s)::timestamp AT TIME ZONE 'UTC'", name);
@@ -679,10 +677,6 @@ compile_first_events(const CompileContext *c)
 static void
 compile_windows(const CompileContext *c, StreamStatements *st)
 {
-	const char *zone = stream_parts(c->plan)->event_zone;
-	const char *moved = zone == NULL ? "" :
-	psprintf(" AT TIME ZONE %s AT TIME ZONE 'UTC'", zone);
-
 	st->first_events = compile_first_events(c);
 	st->clear_incomplete = compile_clear_incomplete(c);
 	st->late = compile_late(c);
@@ -696,29 +690,25 @@ compile_windows(const CompileContext *c, StreamStatements *st)
 				 "\tcount(*) AS windows, coalesce(sum(groups), 0)::bigint AS groups\n"
 				 "FROM (SELECT window_end, window_start, count(*) AS groups\n"
 				 "\tFROM %s GROUP BY window_end, window_start) w", c->state);
-	st->oldest = psprintf("SELECT min(window_end)%s, max(window_end)%s FROM %s",
-						  moved, moved, c->state);
+	st->oldest = psprintf("SELECT min(window_end) FROM %s", c->state);
+	st->newest =
+		psprintf("SELECT n.window_end AS newest,\n"
+				 "\t(SELECT min(s.window_end) FROM %s s\n"
+				 "\t\tWHERE s.window_end > coalesce(n.window_end, '-infinity')) AS beyond\n"
+				 "FROM (SELECT max(window_end) AS window_end FROM %s\n"
+				 "\tWHERE window_start <= $5) n", c->state, c->state);
 }
 
-/*
- * The watermark, less the allowed lateness, on the time line of the windows.
- * For ingest a timestamp is UTC; when the query takes it at another zone, the
- * watermark moves with it.
- */
+/* The watermark, less the allowed lateness. */
 static char *
-lateness_limit(const StreamPlan *plan, int64 lateness)
+lateness_limit(int64 lateness)
 {
-	const char *watermark = "$5";
-
-	if (stream_parts(plan)->event_zone != NULL)
-		watermark = psprintf("($5 AT TIME ZONE 'UTC' AT TIME ZONE %s)",
-							 stream_parts(plan)->event_zone);
 	if (lateness == 0)
-		return pstrdup(watermark);
+		return pstrdup("$5");
 	if (lateness % USECS_PER_SEC == 0)
-		return psprintf("%s - '%lld seconds'::interval", watermark,
+		return psprintf("$5 - '%lld seconds'::interval",
 						(long long) (lateness / USECS_PER_SEC));
-	return psprintf("%s - '%lld microseconds'::interval", watermark,
+	return psprintf("$5 - '%lld microseconds'::interval",
 					(long long) lateness);
 }
 
@@ -747,7 +737,7 @@ stream_compile(const StreamPlan *plan, const StreamOptions *options,
 	context.state = state;
 	context.target = target;
 	context.emit_on_close = options->emit_on_close;
-	context.limit = lateness_limit(plan, options->allowed_lateness);
+	context.limit = lateness_limit(options->allowed_lateness);
 	if (options->windows_from != 0)
 		context.windows_from = timestamp_literal(options->windows_from);
 

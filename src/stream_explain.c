@@ -68,6 +68,8 @@ stream_steps(const StreamStatements *st)
 					 st->open_windows);
 	steps = add_step(steps, "oldest", "the window that closes next",
 					 st->oldest);
+	steps = add_step(steps, "newest", "the last window that is open, and the first one past it",
+					 st->newest);
 	steps = add_step(steps, "clear_state", "seek: forget open windows",
 					 st->clear_state);
 	steps = add_step(steps, "clear_target", "seek: rows to be made again",

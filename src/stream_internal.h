@@ -56,8 +56,6 @@ typedef struct StreamParts
 	AttrNumber	event_time;
 	List	   *source_columns; /* of char *, "" where dropped */
 	int			window_rti;		/* 0: none */
-	char	   *event_zone;		/* zone that a timestamp is taken at; NULL:
-								 * UTC */
 	char	   *window_args;	/* ", size[, slide], origin, timezone" */
 	bool		local_clock;	/* windows follow a clock that changes */
 	bool		panes;			/* hopping windows share panes */

@@ -111,7 +111,7 @@ progress_read(StreamWorker *w)
 		w->staged[p] = -1;
 	w->advance_stale = true;
 	w->oldest_end = DT_NOBEGIN;
-	w->failed_until = DT_NOEND;
+	w->failed_until = w->failed_from = DT_NOEND;
 	MemoryContextSwitchTo(old);
 	return w->npartitions > 0;
 }

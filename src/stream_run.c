@@ -61,6 +61,8 @@ step_sql(const StreamStatements *s, StepKind step)
 			return s->close_discard;
 		case STEP_OLDEST:
 			return s->oldest;
+		case STEP_NEWEST:
+			return s->newest;
 		case STEP_CLEAR_TARGET:
 			return s->clear_target;
 		case STEP_FIRST_EVENTS:
@@ -143,7 +145,7 @@ step_args_init(StepArgs *args, const StreamWorker *w,
 	ItemPointerSet(&args->to, batch->block_to, 0);
 	args->hash_lo = PG_INT64_MIN;
 	args->hash_hi = PG_INT64_MAX;
-	args->watermark = w->watermark;
+	args->watermark = zone_lower(w->plan->event_zone, w->watermark);
 }
 
 static Datum

@@ -52,6 +52,7 @@ add_called(List *objects, const StreamPlan *plan,
 		st->apply, st->apply_without, st->merge_state, st->emit_touched,
 		st->count, st->probe, st->late, st->culprits, st->close,
 		st->close_again, st->close_discard, st->open_windows, st->oldest,
+		st->newest,
 		st->clear_state, st->clear_target, st->first_events,
 		st->clear_incomplete
 	};

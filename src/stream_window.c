@@ -69,7 +69,7 @@
  * are less than this apart: offsets are less than a week (167 hours, in
  * POSIX's notation), and times as instants are off by less than one, too.
  */
-#define LOOK_BACK_SECS (14 * SECS_PER_DAY)
+#define LOOK_BACK (14 * USECS_PER_DAY)
 
 #define UNIX_EPOCH_SECS \
 	((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * (int64) SECS_PER_DAY)
@@ -106,27 +106,16 @@ floor_div(int64 a, int64 b)
 	return (a % b < 0) ? q - 1 : q;
 }
 
-/* Whole seconds since 1970 at or before ts. */
-static pg_time_t
-unix_seconds(int64 ts)
-{
-	return (pg_time_t) (floor_div(ts, USECS_PER_SEC) + UNIX_EPOCH_SECS);
-}
-
-static int64
-from_unix_seconds(pg_time_t t)
-{
-	return ((int64) t - UNIX_EPOCH_SECS) * USECS_PER_SEC;
-}
-
 /*
  * The first change of the clocks after `from`; false when there is none, and
  * then only *before is set.  Offsets in microseconds east of Greenwich.
  */
-static bool
-next_change(pg_tz *zone, pg_time_t from, int64 *before, int64 *change,
-			int64 *after)
+bool
+window_next_change(pg_tz *zone, TimestampTz from, int64 *before,
+				   TimestampTz *change, int64 *after)
 {
+	pg_time_t	start = (pg_time_t) (floor_div(from, USECS_PER_SEC) +
+									 UNIX_EPOCH_SECS);
 	long int	before_off;
 	long int	after_off;
 	int			before_dst;
@@ -134,12 +123,12 @@ next_change(pg_tz *zone, pg_time_t from, int64 *before, int64 *change,
 	pg_time_t	boundary;
 	int			res;
 
-	res = pg_next_dst_boundary(&from, &before_off, &before_dst, &boundary,
+	res = pg_next_dst_boundary(&start, &before_off, &before_dst, &boundary,
 							   &after_off, &after_dst, zone);
 	*before = res < 0 ? 0 : before_off * USECS_PER_SEC;
 	if (res <= 0)
 		return false;
-	*change = from_unix_seconds(boundary);
+	*change = ((int64) boundary - UNIX_EPOCH_SECS) * USECS_PER_SEC;
 	*after = after_off * USECS_PER_SEC;
 	return true;
 }
@@ -148,7 +137,7 @@ next_change(pg_tz *zone, pg_time_t from, int64 *before, int64 *change,
 static Timestamp
 clock_at(pg_tz *zone, TimestampTz t)
 {
-	pg_time_t	from = unix_seconds(t) - LOOK_BACK_SECS;
+	TimestampTz from = t - LOOK_BACK;
 	int64		shown = PG_INT64_MIN;	/* the most before the last change */
 	int64		before;
 	int64		change;
@@ -156,10 +145,10 @@ clock_at(pg_tz *zone, TimestampTz t)
 
 	if (zone == NULL)
 		return t;
-	while (next_change(zone, from, &before, &change, &after) && change <= t)
+	while (window_next_change(zone, from, &before, &change, &after) && change <= t)
 	{
 		shown = Max(shown, change + before - 1);
-		from = unix_seconds(change);
+		from = change;
 	}
 	return Max(shown, t + before);
 }
@@ -168,7 +157,7 @@ clock_at(pg_tz *zone, TimestampTz t)
 static TimestampTz
 instant_of(pg_tz *zone, Timestamp l)
 {
-	pg_time_t	from = unix_seconds(l) - LOOK_BACK_SECS;
+	TimestampTz from = l - LOOK_BACK;
 	int64		since = PG_INT64_MIN;	/* the last change */
 	int64		before;
 	int64		change;
@@ -176,11 +165,11 @@ instant_of(pg_tz *zone, Timestamp l)
 
 	if (zone == NULL)
 		return l;
-	while (next_change(zone, from, &before, &change, &after) &&
+	while (window_next_change(zone, from, &before, &change, &after) &&
 		   change <= l - before)
 	{
 		since = change;
-		from = unix_seconds(change);
+		from = change;
 	}
 	return Max(since, l - before);
 }

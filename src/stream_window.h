@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * stream_window.h
- *	  Checks of a window function's constant arguments.
+ *	  Checks of a window function's constant arguments; changes of clocks.
  *
  *-------------------------------------------------------------------------
  */
@@ -10,6 +10,7 @@
 
 #include "c.h"
 #include "datatype/timestamp.h"
+#include "pgtime.h"
 
 typedef struct WindowArgs
 {
@@ -27,5 +28,12 @@ typedef struct WindowArgs
 
 /* ERROR 22023 when the arguments make no windows. */
 extern void stream_window_check(WindowArgs *args);
+
+/*
+ * The first change of a zone's clocks after "from"; false when there is none,
+ * and then only *before is set.  Offsets in microseconds east of Greenwich.
+ */
+extern bool window_next_change(pg_tz *zone, TimestampTz from, int64 *before,
+							   TimestampTz *change, int64 *after);
 
 #endif							/* WEIR_STREAM_WINDOW_H */
