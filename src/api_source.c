@@ -30,6 +30,7 @@
 #include "miscadmin.h"
 #include "optimizer/optimizer.h"
 #include "parser/parser.h"
+#include "parser/scansup.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -38,6 +39,7 @@
 #include "api.h"
 #include "catalog_spi.h"
 #include "ingest.h"
+#include "ingest_decode_path.h"
 #include "settings.h"
 #include "source_filter.h"
 #include "worker.h"
@@ -78,6 +80,13 @@ typedef struct SourceArgs
 	bool		if_not_exists;
 } SourceArgs;
 
+/* A column whose name PostgreSQL has cut. */
+typedef struct LongName
+{
+	char	   *column;
+	char	   *written;
+} LongName;
+
 static void
 not_a_column_list(void)
 {
@@ -87,17 +96,22 @@ not_a_column_list(void)
 			errhint("Write it as between the parentheses of CREATE FOREIGN TABLE."));
 }
 
-/* Is text one column list?  See the head of the file. */
-static void
+/*
+ * Is text one column list?  See the head of the file.  Returns the columns
+ * whose names are too long, of LongName *.
+ */
+static List *
 check_columns(const char *text)
 {
+	static const char prefix[] = "CREATE FOREIGN TABLE t (\n";
+	List	   *long_names = NIL;
 	List	   *trees;
 	CreateForeignTableStmt *stmt;
 	ListCell   *lc;
 	int			ncolumns = 0;
 
-	trees = source_parse_wrapped("CREATE FOREIGN TABLE t (\n", text,
-								 "\n) SERVER " PROBE_SERVER, "columns");
+	trees = source_parse_wrapped(prefix, text, "\n) SERVER " PROBE_SERVER,
+								 "columns");
 	if (list_length(trees) != 1)
 		not_a_column_list();
 	stmt = (CreateForeignTableStmt *) linitial_node(RawStmt, trees)->stmt;
@@ -110,10 +124,21 @@ check_columns(const char *text)
 	foreach(lc, stmt->base.tableElts)
 	{
 		ColumnDef  *column = lfirst(lc);
+		char	   *written;
 
 		if (!IsA(column, ColumnDef))
 			continue;
 		ncolumns++;
+		written = source_written_name(text +column->location -
+									  strlen(prefix));
+		if (strlen(written) >= NAMEDATALEN)
+		{
+			LongName   *name = palloc(sizeof(LongName));
+
+			name->column = column->colname;
+			name->written = written;
+			long_names = lappend(long_names, name);
+		}
 		if (strncmp(column->colname, "kafka_", 6) == 0)
 			ereport(ERROR,
 					errcode(ERRCODE_RESERVED_NAME),
@@ -124,6 +149,34 @@ check_columns(const char *text)
 		ereport(ERROR,
 				errcode(ERRCODE_INVALID_TABLE_DEFINITION),
 				errmsg("a source needs at least one column"));
+	return long_names;
+}
+
+/*
+ * A column's default path is its name as it was written, which the documents
+ * have, not what PostgreSQL has left of it.
+ */
+static void
+keep_long_names(Oid relid, List *long_names)
+{
+	ListCell   *lc;
+
+	foreach(lc, long_names)
+	{
+		LongName   *name = lfirst(lc);
+		AttrNumber	attnum = get_attnum(relid, name->column);
+		bool		has_path = get_attgenerated(relid, attnum) != '\0';
+		ListCell   *lo;
+
+		foreach(lo, GetForeignColumnOptions(relid, attnum))
+			has_path |= strcmp(lfirst_node(DefElem, lo)->defname, "path") == 0;
+		if (!has_path)
+			api_execute(psprintf("ALTER FOREIGN TABLE %s ALTER COLUMN %s"
+								 " OPTIONS (ADD path %s)",
+								 api_qualified_name(relid),
+								 quote_identifier(name->column),
+								 quote_literal_cstr(column_path_of_name(name->written))));
+	}
 }
 
 static void
@@ -329,35 +382,78 @@ check_relation(Relation rel)
 	}
 }
 
-/* Attribute of the event time; of kafka_timestamp when name is NULL. */
+/* The column of a relation with this name, or the nearest to it, or NULL. */
+static const char *
+near_column(TupleDesc desc, const char *name)
+{
+	const char **names = palloc(sizeof(char *) * desc->natts);
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		names[i] = NameStr(TupleDescAttr(desc, i)->attname);
+		if (pg_strcasecmp(names[i], name) == 0)
+			return names[i];
+	}
+	return options_nearest(name, names, desc->natts);
+}
+
+static void
+no_event_time(TupleDesc desc, const char *name)
+{
+	const char *near = near_column(desc, name);
+	const char *quoted = near ? quote_identifier(near) : NULL;
+
+	ereport(ERROR,
+			errcode(ERRCODE_UNDEFINED_COLUMN),
+			errmsg("event-time column \"%s\" does not exist", name),
+			near == NULL ? 0 :
+			strcmp(near, quoted) == 0 ?
+			errhint("Perhaps you meant %s.", quoted) :
+			errhint("Perhaps you meant %s. A name that is not all in lower case keeps its case only in double quotes, in \"columns\" too.",
+					quoted));
+}
+
+/* The attribute of a name, or InvalidAttrNumber. */
+static AttrNumber
+attribute_named(TupleDesc desc, const char *name)
+{
+	for (int i = 0; i < desc->natts; i++)
+		if (strcmp(NameStr(TupleDescAttr(desc, i)->attname), name) == 0)
+			return i + 1;
+	return InvalidAttrNumber;
+}
+
+/*
+ * Attribute of the event time; of kafka_timestamp when name is NULL.  A name
+ * is first taken as it stands, and then as SQL takes it.
+ */
 static AttrNumber
 event_time_attribute(Relation rel, const char *name)
 {
 	TupleDesc	desc = RelationGetDescr(rel);
+	char	   *exact = pstrdup(name ? name : "kafka_timestamp");
+	AttrNumber	attnum;
+	Oid			type;
 
-	if (name == NULL)
-		name = "kafka_timestamp";
-	else
-		name = api_bare_name(name, "event_time");
-	for (int i = 0; i < desc->natts; i++)
+	truncate_identifier(exact, strlen(exact), false);
+	attnum = attribute_named(desc, exact);
+	if (attnum == InvalidAttrNumber)
 	{
-		Form_pg_attribute attr = TupleDescAttr(desc, i);
+		const char *folded = api_bare_name(name, "event_time");
 
-		if (strcmp(NameStr(attr->attname), name) != 0)
-			continue;
-		if (attr->atttypid != TIMESTAMPTZOID &&
-			attr->atttypid != TIMESTAMPOID)
-			ereport(ERROR,
-					errcode(ERRCODE_DATATYPE_MISMATCH),
-					errmsg("event-time column \"%s\" has type %s", name,
-						   format_type_be(attr->atttypid)),
-					errhint("Declare it as timestamp with time zone or timestamp; epochs in numbers are converted."));
-		return attr->attnum;
+		attnum = attribute_named(desc, folded);
+		if (attnum == InvalidAttrNumber)
+			no_event_time(desc, name);
 	}
-	ereport(ERROR,
-			errcode(ERRCODE_UNDEFINED_COLUMN),
-			errmsg("event-time column \"%s\" does not exist", name));
-	return InvalidAttrNumber;	/* keep compiler quiet */
+	type = TupleDescAttr(desc, attnum - 1)->atttypid;
+	if (type != TIMESTAMPTZOID && type != TIMESTAMPOID)
+		ereport(ERROR,
+				errcode(ERRCODE_DATATYPE_MISMATCH),
+				errmsg("event-time column \"%s\" has type %s",
+					   NameStr(TupleDescAttr(desc, attnum - 1)->attname),
+					   format_type_be(type)),
+				errhint("Declare it as timestamp with time zone or timestamp; epochs in numbers are converted."));
+	return attnum;
 }
 
 static void
@@ -428,6 +524,7 @@ Datum
 weir_create_source(PG_FUNCTION_ARGS)
 {
 	SourceArgs	args;
+	List	   *long_names;
 	RangeVar   *rv;
 	Oid			nsp;
 	Oid			relid;
@@ -446,7 +543,7 @@ weir_create_source(PG_FUNCTION_ARGS)
 		PG_RETURN_OID(relid);
 	api_check_name_free(rv->relname);
 	check_server(args.server);
-	check_columns(args.columns);
+	long_names = check_columns(args.columns);
 
 	api_execute(psprintf("CREATE FOREIGN TABLE %s (\n%s\n, " KAFKA_COLUMNS
 						 ") SERVER %s",
@@ -454,6 +551,7 @@ weir_create_source(PG_FUNCTION_ARGS)
 													rv->relname),
 						 args.columns, quote_identifier(args.server)));
 	relid = get_relname_relid(rv->relname, nsp);
+	keep_long_names(relid, long_names);
 	rel = table_open(relid, AccessShareLock);
 	check_relation(rel);
 	event_time = event_time_attribute(rel, args.event_time);

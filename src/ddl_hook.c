@@ -51,6 +51,7 @@
 #include "ddl_hook.h"
 #include "ddl_rename.h"
 #include "fdw.h"
+#include "ingest_decode_path.h"
 #include "worker.h"
 
 static ProcessUtility_hook_type prev_process_utility = NULL;
@@ -372,7 +373,6 @@ static void
 keep_path(const RenameStmt *stmt, const SourceDef *source)
 {
 	AttrNumber	attnum = get_attnum(source->relid, stmt->newname);
-	StringInfoData path;
 	ListCell   *lc;
 
 	if (attnum == InvalidAttrNumber ||
@@ -385,19 +385,10 @@ keep_path(const RenameStmt *stmt, const SourceDef *source)
 			return;
 	}
 
-	initStringInfo(&path);
-	appendStringInfoString(&path, "$.\"");
-	for (const char *p = stmt->subname; *p; p++)
-	{
-		if (*p == '"' || *p == '\\')
-			appendStringInfoChar(&path, '\\');
-		appendStringInfoChar(&path, *p);
-	}
-	appendStringInfoChar(&path, '"');
 	ddl_hook_define(psprintf("ALTER FOREIGN TABLE %s ALTER COLUMN %s OPTIONS (ADD path %s)",
 							 api_qualified_name(source->relid),
 							 quote_identifier(stmt->newname),
-							 quote_literal_cstr(path.data)));
+							 quote_literal_cstr(column_path_of_name(stmt->subname))));
 }
 
 /*

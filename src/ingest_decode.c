@@ -64,6 +64,9 @@
 /* Of a document that is none, so much is shown. */
 #define SHOWN_BYTES 32
 
+/* A magic byte and a schema's number, before the value. */
+#define CONFLUENT_HEADER 5
+
 #define INTERRUPT_RECORDS 64
 
 /* Where the record at hand is. */
@@ -134,6 +137,26 @@ name_column(Batch *batch, char *message)
 	return psprintf("%s (column \"%s\")", message, batch->column);
 }
 
+/* What a payload that is no document looks like; NULL: nothing known. */
+static char *
+known_format(const unsigned char *payload, size_t len)
+{
+	if (len >= 3 && memcmp(payload, "\xEF\xBB\xBF", 3) == 0)
+		return pstrdup("The message begins with a byte-order mark, which JSON does not have: the producer has to leave it out.");
+	if (len >= 2 && (memcmp(payload, "\xFE\xFF", 2) == 0 ||
+					 memcmp(payload, "\xFF\xFE", 2) == 0))
+		return pstrdup("The message begins with a byte-order mark of UTF-16: the producer has to write UTF-8.");
+	if (len > CONFLUENT_HEADER && payload[0] == 0)
+	{
+		uint32		schema = (uint32) payload[1] << 24 | payload[2] << 16 |
+		payload[3] << 8 | payload[4];
+
+		return psprintf("The message is in Confluent's wire format, a zero byte and the schema's number (%u) before the value: the producer has to write plain JSON, without a schema registry.",
+						schema);
+	}
+	return NULL;
+}
+
 /* The payload is no document. */
 static void
 bad_document(Batch *batch, DocStatus status, int64 position)
@@ -141,6 +164,7 @@ bad_document(Batch *batch, DocStatus status, int64 position)
 	const KafkaMessage *message = &batch->messages[batch->next];
 	int			len = (int) message->payload_len;
 	const char *payload = message->payload;
+	char	   *known = known_format((const unsigned char *) payload, len);
 
 	if (status == DOC_NO_MEMORY)
 		ereport(ERROR,
@@ -151,6 +175,16 @@ bad_document(Batch *batch, DocStatus status, int64 position)
 	if (status == DOC_EMPTY)
 		dead(batch, ERRCODE_INVALID_TEXT_REPRESENTATION,
 			 pstrdup("invalid input syntax for type json: The message is empty."));
+	else if (status == DOC_NOT_OBJECT)
+		dead(batch, ERRCODE_INVALID_PARAMETER_VALUE,
+			 psprintf("JSON document is %s, not an object: A column with the path '$' takes whole documents.",
+					  payload[strspn(payload, " \t\r\n")] == '[' ?
+					  "an array" : "a scalar"));
+	else if (known != NULL)
+		dead(batch, status == DOC_NOT_UTF8 ?
+			 ERRCODE_CHARACTER_NOT_IN_REPERTOIRE :
+			 ERRCODE_INVALID_TEXT_REPRESENTATION,
+			 psprintf("invalid input syntax for type json: %s", known));
 	else if (status == DOC_NOT_UTF8)
 	{
 		int			good = pg_encoding_verifymbstr(PG_UTF8, payload, len);

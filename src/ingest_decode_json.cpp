@@ -302,6 +302,18 @@ private:
 		return i < count_ ? document_[tokens_[i]] : 0;
 	}
 
+	/*
+	 * Is the document of a kind that paths look into?  An object always is,
+	 * an array where some path takes the whole document or an element of it.
+	 */
+	bool fits() const
+	{
+		uint8_t		c = token(0);
+
+		return c == '{' || root_.capture >= 0 ||
+			(c == '[' && !root_.elements.empty());
+	}
+
 	inline uint32_t fail(uint32_t i)
 	{
 		failed_at_ = tokens_[i < count_ ? i : count_];
@@ -648,7 +660,7 @@ DocReader::walk()
 		fail(after);
 		return DOC_NOT_JSON;
 	}
-	return DOC_OK;
+	return fits() ? DOC_OK : DOC_NOT_OBJECT;
 }
 
 /* simdjson's first stage. */

@@ -58,6 +58,7 @@ typedef enum DocStatus
 	DOC_EMPTY,					/* no bytes, or white space only */
 	DOC_NOT_UTF8,
 	DOC_NOT_JSON,
+	DOC_NOT_OBJECT,				/* an array or scalar that no path looks into */
 	DOC_NO_MEMORY
 } DocStatus;
 

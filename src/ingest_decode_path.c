@@ -15,6 +15,7 @@
 
 #include "commands/defrem.h"
 #include "foreign/foreign.h"
+#include "lib/stringinfo.h"
 #include "utils/builtins.h"
 
 #include "ingest_decode_path.h"
@@ -109,6 +110,23 @@ column_path_parse(const char *path, int *nsteps)
 		p = parse_step(path, p, &steps[(*nsteps)++]);
 	}
 	return steps;
+}
+
+char *
+column_path_of_name(const char *name)
+{
+	StringInfoData path;
+
+	initStringInfo(&path);
+	appendStringInfoString(&path, "$.\"");
+	for (const char *p = name; *p; p++)
+	{
+		if (*p == '"' || *p == '\\')
+			appendStringInfoChar(&path, '\\');
+		appendStringInfoChar(&path, *p);
+	}
+	appendStringInfoChar(&path, '"');
+	return path.data;
 }
 
 EpochUnit

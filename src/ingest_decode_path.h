@@ -18,6 +18,9 @@
  */
 extern DocStep *column_path_parse(const char *path, int *nsteps);
 
+/* The path of a field of the document with this name. */
+extern char *column_path_of_name(const char *name);
+
 /* The unit that an epoch option names.  ERROR 22023 when it is none. */
 extern EpochUnit column_epoch_parse(const char *unit);
 

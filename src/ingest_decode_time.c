@@ -495,11 +495,11 @@ typedef struct DateFields
 	fsec_t		fsec;
 	int			tz;				/* seconds west of Greenwich */
 	bool		has_time;
-}			DateFields;
+} DateFields;
 
 /* Read a text under a time zone.  False: it is no date. */
 static bool
-read_fields(const char *str, Size len, pg_tz *zone, DateFields * fields)
+read_fields(const char *str, Size len, pg_tz *zone, DateFields *fields)
 {
 	char	   *copy = pnstrdup(str, len);
 	char		buffer[MAXDATELEN + 1];

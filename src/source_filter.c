@@ -21,6 +21,8 @@
 #include "parser/parse_expr.h"
 #include "parser/parse_relation.h"
 #include "parser/parser.h"
+#include "parser/scansup.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/ruleutils.h"
 
@@ -78,6 +80,75 @@ source_parse_wrapped(const char *prefix, const char *text, const char *suffix,
 					   RAW_PARSE_DEFAULT);
 	error_context_stack = callback.previous;
 	return trees;
+}
+
+/* "..." at p, with what stands for a quote in it doubled; *end is past it. */
+static char *
+quoted_name(const char *p, char quote, const char **end)
+{
+	StringInfoData name;
+
+	initStringInfo(&name);
+	for (p++; *p != '\0'; p++)
+	{
+		if (*p == '"' && *++p != '"')
+			break;
+		if (*p == quote)
+			appendStringInfoChar(&name, quote);
+		appendStringInfoChar(&name, *p);
+	}
+	*end = p;
+	return name.data;
+}
+
+/*
+ * U&"..." [UESCAPE 'c']: the same as a string constant, which no parser cuts.
+ */
+static char *
+unicode_name(const char *p)
+{
+	int			level = NewGUCNestLevel();
+	const char *end;
+	char	   *body = quoted_name(p, '\'', &end);
+	const char *escape = "\\";
+	List	   *trees;
+	ResTarget  *target;
+	char	   *name;
+
+	end += strspn(end, " \t\n\r\f\v");
+	if (pg_strncasecmp(end, "uescape", 7) == 0)
+	{
+		end += 7;
+		end += strspn(end, " \t\n\r\f\v");
+		if (*end == '\'')
+			escape = pnstrdup(end + 1, 1);
+	}
+	(void) set_config_option("standard_conforming_strings", "on",
+							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+							 true, 0, false);
+	trees = raw_parser(psprintf("SELECT U&'%s' UESCAPE '%s'", body, escape),
+					   RAW_PARSE_DEFAULT);
+	AtEOXact_GUC(true, level);
+	target = linitial_node(ResTarget,
+						   ((SelectStmt *) linitial_node(RawStmt,
+														 trees)->stmt)->targetList);
+	name = strVal(&castNode(A_Const, target->val)->val);
+	return name;
+}
+
+char *
+source_written_name(const char *p)
+{
+	const char *end = p;
+
+	if (*p == '"')
+		return quoted_name(p, '\0', &end);
+	if ((*p == 'u' || *p == 'U') && p[1] == '&' && p[2] == '"')
+		return unicode_name(p + 2);
+	while (IS_HIGHBIT_SET(*end) || isalnum((unsigned char) *end) ||
+		   *end == '_' || *end == '$')
+		end++;
+	return downcase_identifier(p, end - p, false, false);
 }
 
 /* Nodes that a filter must not have.  context is the relation. */

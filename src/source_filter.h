@@ -20,6 +20,12 @@ extern List *source_parse_wrapped(const char *prefix, const char *text,
 								  const char *suffix, const char *what);
 
 /*
+ * The identifier that is written at p, which the parser has taken, as the
+ * parser reads it but in its full length.
+ */
+extern char *source_written_name(const char *p);
+
+/*
  * Parse, analyze and check a filter under the settings of the session; the
  * expression's Vars have varno 1.  The relation is open and locked.
  */

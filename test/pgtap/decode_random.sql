@@ -177,7 +177,8 @@ SELECT cmp_ok((SELECT count(*) FROM documents WHERE NOT valid), '>', 1000::bigin
 SELECT is_empty($$
     SELECT convert_from(document, 'SQL_ASCII'), valid, d.sqlstate, d.message
     FROM documents JOIN weir_internal.decode_json(source('zz int'), (SELECT array_agg(document ORDER BY n) FROM documents)) d ON d.record = n
-    WHERE valid <> (d.result = 'staged')$$, 'refused just when they are no documents');
+    WHERE CASE WHEN NOT valid THEN 'dead' WHEN json_typeof(convert_from(document, 'UTF8')::json) = 'object' THEN 'staged' ELSE 'dead' END <> d.result
+        OR (valid AND d.result = 'dead') <> (d.sqlstate IS NOT DISTINCT FROM '22023')$$, 'refused just when they are no objects');
 SELECT is_empty($$
     SELECT j, d.staged, d.message
     FROM (SELECT row_number() OVER (ORDER BY n) AS n, document, j FROM documents WHERE j IS NOT NULL) x

@@ -52,16 +52,36 @@ INSERT INTO documents SELECT convert_to(d, 'UTF8'), false FROM unnest(ARRAY[
     '/* c */ {}', '{} // c', repeat('[', 20000), repeat('[', 20000) || repeat(']', 19999), repeat('{"a":', 3000) || '1' || repeat('}', 2999) || ']']) d;
 INSERT INTO documents VALUES ('\x00', false), ('\x7b7d00', false), ('\x22610022', false), ('\x7b0022', false),
     ('\x22ff22', false), ('\x22c322', false), ('\x22c0af22', false), ('\x22eda08022', false), ('\x22f490808022', false), ('\x22f5808022', false), ('\xff7b7d', false), ('\x7b7dc3', false), ('\x22e28222', false), ('\x2280bf22', false), ('\xefbbbf7b7d', false);
+-- An array or a scalar is for columns whose paths look into it.
 SELECT is_empty(
-    format($$SELECT encode(substr(x.document, 1, 40), 'escape'), x.good, d.result, d.message
-      FROM (SELECT row_number() OVER () AS n, * FROM documents) x
+    format($$SELECT encode(substr(x.document, 1, 40), 'escape'), x.good, x.kind, d.result, d.message
+      FROM (SELECT row_number() OVER () AS n, document, good, kind, good AND kind = ANY (%L) AS takes
+          FROM (SELECT *, CASE WHEN good THEN CASE left(ltrim(convert_from(document, 'UTF8'), E' \t\r\n'), 1) WHEN '{' THEN 'object' WHEN '[' THEN 'array' ELSE 'scalar' END END AS kind FROM documents) y) x
       JOIN weir_internal.decode_json(source(%L), (SELECT array_agg(document) FROM documents)) d ON d.record = x.n
-      WHERE good <> (d.result = 'staged') OR good <> (d.result <> 'dead')
-         OR d.sqlstate NOT IN ('22P02', '22021') OR (d.sqlstate IS NULL) <> good OR is_constraint$$, c),
+      WHERE takes <> (d.result = 'staged') OR takes <> (d.result <> 'dead') OR (good AND NOT takes) <> (d.sqlstate IS NOT DISTINCT FROM '22023')
+         OR d.sqlstate NOT IN ('22P02', '22021', '22023') OR (d.sqlstate IS NULL) <> takes OR is_constraint$$,
+        CASE WHEN c ~ '\$\[' THEN '{object,array}' WHEN c ~ '''\$''' THEN '{object,array,scalar}' ELSE '{object}' END, c),
     'documents: ' || c)
-FROM unnest(ARRAY['a text', 'zz int', 'n int OPTIONS (path ''$.z.a[1].b'')', 'w text OPTIONS (path ''$[0][0]'')']) c;
+FROM unnest(ARRAY['a text', 'zz int', 'n int OPTIONS (path ''$.z.a[1].b'')', 'w text OPTIONS (path ''$[0][0]'')', 'j text OPTIONS (path ''$[7]''), zz int', 'g int GENERATED ALWAYS AS (1) STORED']) c;
 SELECT is((SELECT array_agg(DISTINCT sqlstate) FROM weir_internal.decode_json(source('a text'), ARRAY['\x22ff22', '\x22eda08022', '\xc3']::bytea[])), ARRAY['22021'], 'not UTF-8 is 22021');
 SELECT is((SELECT result FROM weir_internal.decode_json('src', ARRAY[NULL]::bytea[])), 'tombstone', 'no payload: a tombstone');
+SELECT results_eq($$SELECT decoded('a int, w text OPTIONS (path ''$'')', ARRAY['[1]', '"x"', 'null', ' 5 ', '{"a":1}'])$$, ARRAY['{NULL,[1]}', '{NULL,x}', '{NULL,NULL}', '{NULL,5}', '{1,"{\"a\":1}"}'], 'the whole document');
+SELECT results_eq($$SELECT decoded('a int DEFAULT 1', ARRAY['[1]', '{}', '1'], 'a = 1')$$, ARRAY['!22023', '{1}', '!22023'], 'no default in place of a document');
+SELECT is((SELECT array_agg(message ORDER BY record) FROM weir_internal.decode_json(source('a int'), ARRAY['[]', ' 1', '"x"']::bytea[])),
+    ARRAY['JSON document is an array, not an object: A column with the path ''$'' takes whole documents.', 'JSON document is a scalar, not an object: A column with the path ''$'' takes whole documents.', 'JSON document is a scalar, not an object: A column with the path ''$'' takes whole documents.'], 'the message says what it is');
+
+-- What other things look like.
+SELECT results_eq(
+    $$SELECT sqlstate || ' ' || message FROM weir_internal.decode_json(source('a int'), ARRAY['\x000000002a7b7d', '\x00000186a07b7d', '\x00000000010206ff', '\x0000000001', '\xefbbbf7b7d', '\xfffe7b007d00', '\xfeff007b007d', '\xefbbbf', '\x0061']::bytea[]) ORDER BY record$$,
+    ARRAY['22P02 invalid input syntax for type json: The message is in Confluent''s wire format, a zero byte and the schema''s number (42) before the value: the producer has to write plain JSON, without a schema registry.',
+        '22021 invalid input syntax for type json: The message is in Confluent''s wire format, a zero byte and the schema''s number (100000) before the value: the producer has to write plain JSON, without a schema registry.',
+        '22021 invalid input syntax for type json: The message is in Confluent''s wire format, a zero byte and the schema''s number (1) before the value: the producer has to write plain JSON, without a schema registry.',
+        '22P02 invalid input syntax for type json: Unexpected "" at byte 0.',
+        '22P02 invalid input syntax for type json: The message begins with a byte-order mark, which JSON does not have: the producer has to leave it out.',
+        '22021 invalid input syntax for type json: The message begins with a byte-order mark of UTF-16: the producer has to write UTF-8.',
+        '22021 invalid input syntax for type json: The message begins with a byte-order mark of UTF-16: the producer has to write UTF-8.',
+        '22P02 invalid input syntax for type json: The message begins with a byte-order mark, which JSON does not have: the producer has to leave it out.',
+        '22P02 invalid input syntax for type json: Unexpected "" at byte 0.'], 'other formats are named');
 SELECT matches((SELECT message FROM weir_internal.decode_json('src', ARRAY['{"a":tru}']::bytea[])), 'type json.*"tru}" at byte 5', 'the message says where');
 
 -- Depth: a value too deep for its type is a row's error, and no more.
