@@ -161,11 +161,6 @@ check_existing_target(const StreamPlan *plan, Oid target)
 				errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				errmsg("target \"%s\" is not a table", name),
 				errhint("Name an ordinary or partitioned table, or one that does not exist yet."));
-	if (rel->rd_rel->relpersistence != RELPERSISTENCE_PERMANENT)
-		ereport(ERROR,
-				errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				errmsg("target \"%s\" is not a permanent table", name),
-				errdetail("A crash would empty it, while its stream goes on from where it was."));
 
 	check_target_privilege(target, ACL_INSERT);
 	if (plan->key_columns != NIL)
@@ -250,6 +245,25 @@ create_target(const StreamArgs *args, const StreamPlan *plan, Oid nsp)
 	return target;
 }
 
+/*
+ * Is a temporary table what the caller means by that name?  It may hide one
+ * of another schema, or have none yet.
+ */
+static void
+refuse_temporary(const RangeVar *rv)
+{
+	Oid			relid = RangeVarGetRelid(rv, NoLock, true);
+
+	if ((rv->schemaname && strcmp(rv->schemaname, "pg_temp") == 0) ||
+		(OidIsValid(relid) &&
+		 get_rel_persistence(relid) == RELPERSISTENCE_TEMP))
+		ereport(ERROR,
+				errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				errmsg("target \"%s\" is a temporary table", rv->relname),
+				errdetail("Background workers cannot see temporary tables."),
+				errhint("Write the target with its schema, or drop the temporary table."));
+}
+
 /* Find or make the target. */
 static Oid
 settle_target(const StreamArgs *args, const StreamPlan *plan, bool *created)
@@ -258,6 +272,7 @@ settle_target(const StreamArgs *args, const StreamPlan *plan, bool *created)
 	Oid			nsp;
 	Oid			target;
 
+	refuse_temporary(rv);
 	nsp = rv->schemaname ? LookupExplicitNamespace(rv->schemaname, false) :
 		api_creation_schema(rv);
 	target = get_relname_relid(rv->relname, nsp);

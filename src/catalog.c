@@ -84,6 +84,19 @@ catalog_internal_schema(void)
 	return get_namespace_oid(WEIR_INTERNAL_SCHEMA, false);
 }
 
+bool
+catalog_tables_exist(void)
+{
+	Oid			nsp;
+
+	if (!OidIsValid(catalog_extension_oid(true)))
+		return false;
+	nsp = get_namespace_oid(WEIR_INTERNAL_SCHEMA, true);
+	return OidIsValid(nsp) &&
+		OidIsValid(get_relname_relid("stream_state", nsp)) &&
+		OidIsValid(get_relname_relid("source", nsp));
+}
+
 /*
  * SQL as the extension's owner
  */

@@ -152,6 +152,9 @@ extern Oid	catalog_extension_owner(void);
 extern Oid	catalog_internal_schema(void);
 extern Oid	catalog_extension_oid(bool missing_ok);
 
+/* Not in a database without weir, nor while it is made or dropped. */
+extern bool catalog_tables_exist(void);
+
 /*
  * Does the cookie in the catalog say that this database is the one the
  * sources were made in?  True as well when there is no cookie yet.

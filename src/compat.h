@@ -144,6 +144,19 @@ compat_define_index(Oid relid, IndexStmt *stmt)
 #define WEIR_SOFT_ERRORS
 #endif
 
+#include "parser/parse_type.h"
+
+/* A type by its SQL text; 16 can do that without an error. */
+static inline void
+compat_parse_type(const char *text, Oid *type, int32 *typmod)
+{
+#if PG_VERSION_NUM >= 160000
+	(void) parseTypeString(text, type, typmod, NULL);
+#else
+	parseTypeString(text, type, typmod, false);
+#endif
+}
+
 /* The privileges of a range-table entry that is no longer a relation. */
 static inline void
 compat_clear_permissions(RangeTblEntry *rte)

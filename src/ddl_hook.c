@@ -20,6 +20,10 @@
  * Renames of anything are bracketed by ddl_rename.h, so that the stored
  * texts follow.
  *
+ * What would leave a stream's tables less durable than its position is
+ * refused; anything else that they must not become is seen by the stream's
+ * worker (stream_follow.c).
+ *
  * Notes of dropped relations live until the end of the command, in memory of
  * the transaction; an error in between leaves notes of relations that still
  * exist, which is why existence is checked.
@@ -48,6 +52,7 @@
 
 #include "api.h"
 #include "catalog_spi.h"
+#include "ddl_durable.h"
 #include "ddl_hook.h"
 #include "ddl_rename.h"
 #include "fdw.h"
@@ -63,20 +68,6 @@ static bool own_command = false;
 /* Oids of relations dropped, and of foreign tables that lost a column. */
 static List *dropped_relations = NIL;
 static List *altered_sources = NIL;
-
-/* Not in a database without weir, nor while it is made or dropped. */
-static bool
-catalog_exists(void)
-{
-	Oid			nsp;
-
-	if (!OidIsValid(catalog_extension_oid(true)))
-		return false;
-	nsp = get_namespace_oid(WEIR_INTERNAL_SCHEMA, true);
-	return OidIsValid(nsp) &&
-		OidIsValid(get_relname_relid("stream_state", nsp)) &&
-		OidIsValid(get_relname_relid("source", nsp));
-}
 
 /*
  * Notes
@@ -122,6 +113,29 @@ forget_notes(XactEvent event, void *arg)
 	dropped_relations = NIL;
 	altered_sources = NIL;
 	own_command = false;
+}
+
+/* Dropped relations, and whether the catalog knows any of them. */
+typedef struct Gone
+{
+	CatalogArg	relids;
+	bool		known;
+} Gone;
+
+static void
+find_gone(void *arg)
+{
+	Gone	   *gone = arg;
+	CatalogAccess access;
+
+	catalog_begin(&access);
+	gone->known = catalog_execute("SELECT FROM weir_internal.source"
+								  " WHERE relation::oid = ANY ($1)"
+								  " UNION ALL SELECT FROM weir_internal.stream"
+								  " WHERE target::oid = ANY ($1)"
+								  " OR state::oid = ANY ($1)",
+								  1, &gone->relids) > 0;
+	catalog_end(&access);
 }
 
 /* Those of list that do not exist any more, as an oid[] datum. */
@@ -172,15 +186,19 @@ follow_drops(void)
 	List	   *dropped = dropped_relations;
 	CatalogAccess access;
 	CatalogArg	arg = {OIDARRAYOID, 0, false};
+	Gone		gone = {{0}};
 	uint64		changed;
 	uint64		n;
-	int			gone;
+	int			ngone;
 
 	dropped_relations = NIL;
-	if (!catalog_exists())
+	if (!catalog_tables_exist())
 		return;
-	arg.value = gone_relations(dropped, &gone);
-	if (gone == 0)
+	arg.value = gone_relations(dropped, &ngone);
+	gone.relids = arg;
+	if (ngone > 0)
+		ddl_peek(find_gone, &gone);
+	if (!gone.known)
 		return;
 
 	catalog_begin(&access);
@@ -215,7 +233,7 @@ refuse_lost_columns(void)
 	ListCell   *lc;
 
 	altered_sources = NIL;
-	if (!catalog_exists())
+	if (!catalog_tables_exist())
 		return;
 	foreach(lc, altered)
 	{
@@ -246,7 +264,7 @@ source_named(RangeVar *rv)
 		return NULL;
 	relid = RangeVarGetRelid(rv, NoLock, true);
 	if (!OidIsValid(relid) || !fdw_is_source_table(relid) ||
-		!catalog_exists())
+		!catalog_tables_exist())
 		return NULL;
 	return catalog_source_by_relid(relid, true);
 }
@@ -280,7 +298,10 @@ check_alter(AlterTableStmt *stmt)
 
 			if (child)
 				refuse_alter(child);
+			ddl_durable_attach(stmt->relation, ((PartitionCmd *) cmd->def)->name);
 		}
+		if (cmd->subtype == AT_SetUnLogged)
+			ddl_durable_set_unlogged(stmt->relation);
 	}
 	if (source)
 		worker_wakeup_at_commit();
@@ -317,7 +338,10 @@ check_rename(RenameStmt *stmt, SourceDef *source)
 		stmt->renameType == OBJECT_FOREIGN_TABLE)
 	{
 		if (strcmp(stmt->newname, source->name) != 0)
+		{
+			catalog_lock_names();
 			api_check_name_free(stmt->newname);
+		}
 		return;
 	}
 	if (stmt->renameType != OBJECT_COLUMN)
@@ -330,39 +354,6 @@ check_rename(RenameStmt *stmt, SourceDef *source)
 				errmsg("cannot rename column \"%s\" of source \"%s\" to \"%s\"",
 					   stmt->subname, source->name, stmt->newname),
 				errdetail("Names that begin with \"kafka_\" are reserved."));
-}
-
-/* The kinds of things whose names stored texts can hold. */
-static bool
-may_be_in_texts(ObjectType type)
-{
-	switch (type)
-	{
-		case OBJECT_AGGREGATE:
-		case OBJECT_ATTRIBUTE:
-		case OBJECT_COLLATION:
-		case OBJECT_COLUMN:
-		case OBJECT_DOMAIN:
-		case OBJECT_EXTENSION:	/* SET SCHEMA moves its members */
-		case OBJECT_FOREIGN_TABLE:
-		case OBJECT_FUNCTION:
-		case OBJECT_INDEX:
-		case OBJECT_MATVIEW:
-		case OBJECT_OPERATOR:
-		case OBJECT_PROCEDURE:
-		case OBJECT_ROLE:		/* a constant of type regrole, say */
-		case OBJECT_ROUTINE:
-		case OBJECT_SCHEMA:
-		case OBJECT_SEQUENCE:
-		case OBJECT_TABLE:
-		case OBJECT_TSCONFIGURATION:
-		case OBJECT_TSDICTIONARY:
-		case OBJECT_TYPE:
-		case OBJECT_VIEW:
-			return true;
-		default:
-			return false;
-	}
 }
 
 /*
@@ -424,7 +415,7 @@ check_drop_role(DropRoleStmt *stmt)
 	char	   *stream = NULL;
 	char	   *owner = NULL;
 
-	if (!catalog_exists())
+	if (!catalog_tables_exist())
 		return;
 	catalog_begin(&access);
 	if (catalog_execute("SELECT name, pg_get_userbyid(owner)"
@@ -510,33 +501,6 @@ typedef struct Follow
 	Datum		roles;			/* REASSIGN and DROP OWNED */
 } Follow;
 
-/* The name that a thing has in texts; NULL: may be any. */
-static const char *
-name_in_texts(ObjectType type, RangeVar *relation, Node *object,
-			  const char *subname)
-{
-	if (type == OBJECT_EXTENSION || type == OBJECT_OPERATOR)
-		return NULL;			/* an operator's is never quoted */
-	if (subname)
-		return subname;			/* column, attribute, schema */
-	if (relation)
-		return relation->relname;
-	if (object && IsA(object, ObjectWithArgs))
-		return strVal(llast(((ObjectWithArgs *) object)->objname));
-	if (object && IsA(object, List))
-		return strVal(llast((List *) object));
-	return NULL;
-}
-
-static void
-before_rename(Follow *follow, ObjectType type, const char *name)
-{
-	if (!may_be_in_texts(type) || !catalog_exists())
-		return;
-	catalog_lock_names();
-	follow->texts = ddl_rename_begin(name);
-}
-
 static void
 before(Node *stmt, Follow *follow)
 {
@@ -549,28 +513,22 @@ before(Node *stmt, Follow *follow)
 		case T_DropStmt:
 			check_drop((DropStmt *) stmt);
 			break;
+		case T_CreateStmt:
+		case T_CreateForeignTableStmt:
+			ddl_durable_create((CreateStmt *) stmt);
+			break;
 		case T_RenameStmt:
-			{
-				RenameStmt *rename = (RenameStmt *) stmt;
-
-				follow->source = source_named(rename->relation);
-				before_rename(follow, rename->renameType,
-							  name_in_texts(rename->renameType,
-											rename->relation, rename->object,
-											rename->subname));
-				if (follow->source)
-					check_rename(rename, follow->source);
-				break;
-			}
+			follow->source = source_named(((RenameStmt *) stmt)->relation);
+			if (follow->source)
+				check_rename((RenameStmt *) stmt, follow->source);
+			if (catalog_tables_exist())
+				follow->texts = ddl_rename_begin(stmt);
+			break;
 		case T_AlterObjectSchemaStmt:
-			{
-				AlterObjectSchemaStmt *move = (AlterObjectSchemaStmt *) stmt;
-
-				before_rename(follow, move->objectType,
-							  name_in_texts(move->objectType, move->relation,
-											move->object, NULL));
-				break;
-			}
+		case T_AlterEnumStmt:
+			if (catalog_tables_exist())
+				follow->texts = ddl_rename_begin(stmt);
+			break;
 		case T_DropRoleStmt:
 			check_drop_role((DropRoleStmt *) stmt);
 			break;
@@ -588,7 +546,7 @@ before(Node *stmt, Follow *follow)
 static void
 after(Node *stmt, const Follow *follow)
 {
-	if (!catalog_exists())
+	if (!catalog_tables_exist())
 		return;
 	CommandCounterIncrement();
 	switch (nodeTag(stmt))
@@ -631,9 +589,12 @@ is_of_interest(Node *stmt)
 	switch (nodeTag(stmt))
 	{
 		case T_AlterTableStmt:
+		case T_CreateStmt:
+		case T_CreateForeignTableStmt:
 		case T_DropStmt:
 		case T_RenameStmt:
 		case T_AlterObjectSchemaStmt:
+		case T_AlterEnumStmt:
 		case T_DropRoleStmt:
 		case T_DropOwnedStmt:
 		case T_ReassignOwnedStmt:

@@ -250,10 +250,11 @@ extern List *stream_target_ddl(const StreamPlan *plan, const char *target,
 							   int fillfactor);
 
 /*
- * Check an existing target column by column; ERROR with a hint when it does
- * not fit.  Locks nothing beyond AccessShare.
+ * Are the tables what the stream needs, as the current user?  ERROR with the
+ * reason when not.  Locks nothing beyond AccessShare.
  */
 extern void stream_check_target(const StreamPlan *plan, Oid target);
+extern void stream_check_state(const StreamPlan *plan, Oid state);
 
 /* All names are given qualified and quoted. */
 extern StreamStatements *stream_compile(const StreamPlan *plan,

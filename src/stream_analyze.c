@@ -761,6 +761,7 @@ stream_analyze_with(const char *text, const StreamOptions *options,
 	parts->source_columns = source_columns(plan->source_relid);
 	plan->relations = stream_refuse_hidden_sources(query, parts->source_rti,
 												   is_source, arg);
+	stream_refuse_temporary(query);
 	stream_refuse_nullable(query, parts->source_rti, false);
 	find_window(query, plan);
 	stream_refuse_source_columns(query, parts, plan);

@@ -11,7 +11,8 @@
  *	1. AccessShareLock on the segment, held to commit
  *	2. only now: is the epoch the same, are the floors at or below applied?
  *	   If not, the batch ends without progress (I3)
- *	3. lock the stream: no seek meanwhile
+ *	3. lock the stream: no seek meanwhile; have its tables changed?
+ *	   (stream_follow.c, and again before 8)
  *	4. one snapshot for all that follows
  *	5. rows late for a window become dead letters
  *	6. apply: row stage, state, target
@@ -618,6 +619,7 @@ run_steps(StreamWorker *w, StreamBatch *batch, bool careful)
 	check_source_privilege(w);
 	if (!rights_check(w))
 		return false;
+	follow_check(w, false);
 	batch->snapshot = RegisterSnapshot(GetTransactionSnapshot());
 	PushActiveSnapshot(batch->snapshot);
 	if (batch->rows)
@@ -634,6 +636,7 @@ run_steps(StreamWorker *w, StreamBatch *batch, bool careful)
 	}
 	advance_watermark(w, batch);
 	close_windows(w, batch, careful);
+	follow_check(w, true);
 	progress_write(w, batch);
 	PopActiveSnapshot();
 	UnregisterSnapshot(batch->snapshot);

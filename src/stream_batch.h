@@ -80,6 +80,11 @@ typedef struct StreamWorker
 	MemoryContext progress_cxt; /* the arrays below */
 	uint64		generation;		/* of the catalog, when last read */
 
+	/* stream_follow.c, changes of the stream's tables: */
+	uint64		followed;		/* all seen, and all was well */
+	uint64		followed_from;	/* seen when the last look or try began */
+	char	   *signature;		/* what the statements depend on */
+
 	/* durable, as last read or written */
 	ItemPointerData place;		/* of the row, where it was last seen */
 	int			npartitions;	/* 0: not read, or not resolved yet */
@@ -197,6 +202,13 @@ extern TimestampTz batch_closing_time(const StreamWorker *w,
 extern void batch_emission_failed(StreamWorker *w, StreamBatch *batch);
 extern void batch_collect_late(StreamWorker *w, StreamBatch *batch);
 extern bool batch_run(StreamWorker *w, StreamBatch *batch, bool careful);
+
+/* stream_follow.c */
+extern void follow_begin(StreamWorker *w);
+extern bool follow_stale(const StreamWorker *w);
+extern bool follow_moved(StreamWorker *w);
+extern StreamPlan *follow_read(const StreamDef *def, StreamOptions *options);
+extern void follow_check(StreamWorker *w, bool written);
 
 /* stream_rights.c */
 extern void rights_prepare(StreamWorker *w, const StreamBatch *batch,

@@ -105,6 +105,9 @@ extern void stream_refuse_source_columns(Query *query,
 										 const StreamParts *parts,
 										 StreamPlan *plan);
 
+/* stream_refuse_temp.c */
+extern void stream_refuse_temporary(Query *query);
+
 /* stream_query.c: Query trees made from the parts, and their text. */
 typedef enum RowStageColumns
 {
@@ -131,5 +134,16 @@ extern char *stream_equals(Oid type, const char *left, const char *right,
 						   bool nullable);
 extern char *stream_column_list(List *names, const char *prefix);
 extern List *stream_state_columns(const StreamPlan *plan, bool keys_only);
+
+/* A column of a table that weir makes. */
+typedef struct StateColumn
+{
+	const char *name;
+	const char *type;			/* as SQL writes it */
+	const char *collate;		/* " COLLATE c" or "" */
+	bool		not_null;
+} StateColumn;
+
+extern List *stream_state_definition(const StreamPlan *plan);
 
 #endif							/* WEIR_STREAM_INTERNAL_H */

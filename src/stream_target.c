@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * stream_target.c
- *	  Tables of a stream: DDL of its state and target, check of a target.
+ *	  Tables of a stream: DDL of its state and target.
  *
  * The state's unique index begins with the window, so that closing reads a
  * prefix of it; columns of partial state are in no index, so that merging is
@@ -12,22 +12,11 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
 #include "access/htup_details.h"
-#include "access/relation.h"
-#include "access/table.h"
-#include "catalog/namespace.h"
-#include "catalog/pg_constraint.h"
-#include "catalog/pg_index.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_operator.h"
-#include "catalog/pg_type.h"
-#include "parser/parse_coerce.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
-#include "utils/rel.h"
-#include "utils/relcache.h"
 #include "utils/ruleutils.h"
 #include "utils/syscache.h"
 #include "utils/typcache.h"
@@ -122,13 +111,37 @@ stream_state_columns(const StreamPlan *plan, bool keys_only)
 	return columns;
 }
 
-static void
-add_column_definition(StringInfo buf, const char *name, const char *type,
-					  const char *collate, bool not_null)
+static StateColumn *
+state_column(const char *name, const char *type, const char *collate,
+			 bool not_null)
 {
-	appendStringInfo(buf, "%s\n\t%s %s%s%s", buf->data[buf->len - 1] == '(' ?
-					 "" : ",", quote_identifier(name), type, collate,
-					 not_null ? " NOT NULL" : "");
+	StateColumn *column = palloc(sizeof(StateColumn));
+
+	column->name = name;
+	column->type = type;
+	column->collate = collate;
+	column->not_null = not_null;
+	return column;
+}
+
+/* "name" type COLLATE c NOT NULL, ..., in parentheses. */
+static char *
+column_definitions(List *columns)
+{
+	StringInfoData buf;
+	ListCell   *lc;
+
+	initStringInfo(&buf);
+	foreach(lc, columns)
+	{
+		StateColumn *column = lfirst(lc);
+
+		appendStringInfo(&buf, "%s\n\t%s %s%s%s", buf.len == 0 ? "(" : ",",
+						 quote_identifier(column->name), column->type,
+						 column->collate,
+						 column->not_null ? " NOT NULL" : "");
+	}
+	return buf.data;
 }
 
 static StreamOutput *
@@ -145,9 +158,10 @@ output_named(const StreamPlan *plan, const char *name)
 	return NULL;
 }
 
-static void
-add_row_state(StringInfo buf, const StreamPlan *plan)
+static List *
+row_state(const StreamPlan *plan)
 {
+	List	   *columns = NIL;
 	int			n = 0;
 	ListCell   *lc;
 
@@ -155,45 +169,67 @@ add_row_state(StringInfo buf, const StreamPlan *plan)
 	{
 		StreamOutput *output = output_named(plan, lfirst(lc));
 
-		add_column_definition(buf, psprintf("k%d", ++n),
-							  stream_type_text(output->type, output->typmod),
-							  stream_collate_text(output->type,
-												  output->collation), false);
+		columns = lappend(columns,
+						  state_column(psprintf("k%d", ++n),
+									   stream_type_text(output->type,
+														output->typmod),
+									   stream_collate_text(output->type,
+														   output->collation),
+									   false));
 	}
-	add_column_definition(buf, "kafka_timestamp", "timestamp with time zone",
-						  "", true);
-	add_column_definition(buf, "kafka_partition", "integer", "", true);
+	columns = lappend(columns,
+					  state_column("kafka_timestamp",
+								   "timestamp with time zone", "", true));
+	return lappend(columns,
+				   state_column("kafka_partition", "integer", "", true));
 }
 
-static void
-add_group_state(StringInfo buf, const StreamPlan *plan)
+static List *
+group_state(const StreamPlan *plan)
 {
 	const StreamParts *parts = stream_parts(plan);
+	List	   *columns = NIL;
 	ListCell   *lc;
 
 	if (plan->kind == STREAM_WINDOW)
-	{
-		add_column_definition(buf, "window_end", "timestamp with time zone",
-							  "", true);
-		add_column_definition(buf, "window_start", "timestamp with time zone",
-							  "", true);
-	}
+		columns = list_make2(state_column("window_end",
+										  "timestamp with time zone", "",
+										  true),
+							 state_column("window_start",
+										  "timestamp with time zone", "",
+										  true));
 	foreach(lc, parts->keys)
 	{
 		StreamKey  *key = lfirst(lc);
 
 		if (!key->is_window)
-			add_column_definition(buf, key->column,
-								  stream_type_text(getBaseType(key->type), -1),
-								  stream_collate_text(key->type,
-													  key->collation), false);
+			columns = lappend(columns,
+							  state_column(key->column,
+										   stream_type_text(getBaseType(key->type), -1),
+										   stream_collate_text(key->type,
+															   key->collation),
+										   false));
 	}
 	foreach(lc, parts->partials)
 	{
 		StreamPartial *partial = lfirst(lc);
 
-		add_column_definition(buf, partial->column, partial->type, "", false);
+		columns = lappend(columns, state_column(partial->column,
+												partial->type, "", false));
 	}
+	return columns;
+}
+
+/* Columns of the state table in order, of StateColumn *. */
+List *
+stream_state_definition(const StreamPlan *plan)
+{
+	int			nest_level = stream_enter_deparse();
+	List	   *columns;
+
+	columns = plan->kind == STREAM_ROW ? row_state(plan) : group_state(plan);
+	stream_leave_deparse(nest_level);
+	return columns;
 }
 
 static List *
@@ -213,281 +249,33 @@ table_ddl(const char *table, const char *columns, List *key, int fillfactor)
 List *
 stream_state_ddl(const StreamPlan *plan, const char *state, int fillfactor)
 {
-	StringInfoData columns;
-	int			nest_level;
-
 	if (plan->kind == STREAM_ROW && plan->key_columns == NIL)
 		return NIL;
-	initStringInfo(&columns);
-	appendStringInfoChar(&columns, '(');
-	nest_level = stream_enter_deparse();
-	if (plan->kind == STREAM_ROW)
-		add_row_state(&columns, plan);
-	else
-		add_group_state(&columns, plan);
-	stream_leave_deparse(nest_level);
-	return table_ddl(state, columns.data, stream_state_columns(plan, true),
-					 fillfactor);
+	return table_ddl(state, column_definitions(stream_state_definition(plan)),
+					 stream_state_columns(plan, true), fillfactor);
 }
 
 List *
 stream_target_ddl(const StreamPlan *plan, const char *target, int fillfactor)
 {
-	StringInfoData columns;
+	List	   *columns = NIL;
 	int			nest_level;
 	ListCell   *lc;
 
-	initStringInfo(&columns);
-	appendStringInfoChar(&columns, '(');
 	nest_level = stream_enter_deparse();
 	foreach(lc, plan->outputs)
 	{
 		StreamOutput *output = lfirst(lc);
 
-		add_column_definition(&columns, output->name,
-							  stream_type_text(output->type, output->typmod),
-							  stream_collate_text(output->type,
-												  output->collation),
-							  output->is_window);
+		columns = lappend(columns,
+						  state_column(output->name,
+									   stream_type_text(output->type,
+														output->typmod),
+									   stream_collate_text(output->type,
+														   output->collation),
+									   output->is_window));
 	}
 	stream_leave_deparse(nest_level);
-	return table_ddl(target, columns.data, plan->key_columns, fillfactor);
-}
-
-/*
- * Do different keys stay different in the column?  Those of the same type do
- * unless it is rounded; so do those of wider types, and what is an error when
- * it does not fit.
- */
-static bool
-key_stays(const StreamOutput *output, Form_pg_attribute att)
-{
-	static const Oid safe[][2] = {
-		{INT2OID, INT4OID}, {INT2OID, INT8OID}, {INT2OID, NUMERICOID},
-		{INT4OID, INT2OID}, {INT4OID, INT8OID}, {INT4OID, NUMERICOID},
-		{INT8OID, INT2OID}, {INT8OID, INT4OID}, {INT8OID, NUMERICOID},
-		{FLOAT4OID, FLOAT8OID}, {DATEOID, TIMESTAMPOID}
-	};
-	int32		typmod = att->atttypmod;
-	Oid			type = getBaseTypeAndTypmod(att->atttypid, &typmod);
-	Oid			from = getBaseType(output->type);
-
-	if (type == TEXTOID || type == VARCHAROID)
-		return true;
-	if (type == from)
-		return typmod == -1 || typmod == output->typmod || type == BPCHAROID ||
-			((type == TIMESTAMPTZOID || type == TIMESTAMPOID) &&
-			 typmod == MAX_TIMESTAMP_PRECISION);
-	for (int i = 0; typmod == -1 && i < lengthof(safe); i++)
-		if (from == safe[i][0] && type == safe[i][1])
-			return true;
-	return false;
-}
-
-static bool
-is_key_column(const StreamPlan *plan, const char *name)
-{
-	ListCell   *lc;
-
-	foreach(lc, plan->key_columns)
-		if (strcmp(lfirst(lc), name) == 0)
-		return true;
-	return false;
-}
-
-/* The columns that a stream writes: there, writable, of assignable types. */
-static void
-check_written_columns(const StreamPlan *plan, Relation rel)
-{
-	ListCell   *lc;
-
-	foreach(lc, plan->outputs)
-	{
-		StreamOutput *output = lfirst(lc);
-		AttrNumber	attno = get_attnum(RelationGetRelid(rel), output->name);
-		Form_pg_attribute att;
-
-		if (attno <= 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_COLUMN),
-					 errmsg("target \"%s\" has no column \"%s\"",
-							RelationGetRelationName(rel), output->name),
-					 errhint("Add the column, or name the output column of the query differently with AS.")));
-		att = TupleDescAttr(RelationGetDescr(rel), attno - 1);
-		if (att->attgenerated != '\0' || att->attidentity == 'a')
-			ereport(ERROR,
-					(errcode(ERRCODE_GENERATED_ALWAYS),
-					 errmsg("column \"%s\" of target \"%s\" is generated always",
-							output->name, RelationGetRelationName(rel)),
-					 errhint("Leave it out of the query's output.")));
-		if (!can_coerce_type(1, &output->type, &att->atttypid,
-							 COERCION_ASSIGNMENT))
-			ereport(ERROR,
-					(errcode(ERRCODE_DATATYPE_MISMATCH),
-					 errmsg("column \"%s\" of target \"%s\" is of type %s, but the query gives %s",
-							output->name, RelationGetRelationName(rel),
-							format_type_be(att->atttypid),
-							format_type_be(output->type)),
-					 errhint("Cast the output column of the query.")));
-		if (is_key_column(plan, output->name) && !key_stays(output, att))
-			ereport(ERROR,
-					(errcode(ERRCODE_DATATYPE_MISMATCH),
-					 errmsg("column \"%s\" of target \"%s\" is of type %s, but the key of the stream is of type %s",
-							output->name, RelationGetRelationName(rel),
-							format_type_with_typemod(att->atttypid,
-													 att->atttypmod),
-							format_type_with_typemod(output->type,
-													 output->typmod)),
-					 errdetail("Different keys could become the same."),
-					 errhint("Give the column the type %s, or cast the key in the query.",
-							 format_type_with_typemod(output->type,
-													  output->typmod))));
-	}
-}
-
-/* The columns that it does not write must do without. */
-static void
-check_other_columns(const StreamPlan *plan, Relation rel)
-{
-	for (int i = 0; i < RelationGetNumberOfAttributes(rel); i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), i);
-		bool		written = false;
-		ListCell   *lc;
-
-		if (att->attisdropped || !att->attnotnull || att->atthasdef ||
-			att->attidentity != '\0')
-			continue;
-		foreach(lc, plan->outputs)
-			written |= strcmp(((StreamOutput *) lfirst(lc))->name,
-							  NameStr(att->attname)) == 0;
-		if (!written)
-			ereport(ERROR,
-					(errcode(ERRCODE_NOT_NULL_VIOLATION),
-					 errmsg("column \"%s\" of target \"%s\" is NOT NULL and has no default, but the query does not give it",
-							NameStr(att->attname),
-							RelationGetRelationName(rel)),
-					 errhint("Add the column to the query's output, or give it a default.")));
-	}
-}
-
-/* A collation may take different texts for equal, which the query does not. */
-static bool
-tells_apart(const StreamPlan *plan, const char *name, Oid collation)
-{
-	ListCell   *lc;
-
-	if (!OidIsValid(collation) || get_collation_isdeterministic(collation))
-		return true;
-	foreach(lc, plan->outputs)
-	{
-		StreamOutput *output = lfirst(lc);
-
-		if (strcmp(output->name, name) == 0)
-			return output->collation == collation;
-	}
-	return false;
-}
-
-/* Is it a unique index over exactly the key columns, NULLs included? */
-static bool
-index_fits(const StreamPlan *plan, Relation rel, Oid indexoid)
-{
-	Relation	index = index_open(indexoid, AccessShareLock);
-	Form_pg_index form = index->rd_index;
-	bool		fits;
-	ListCell   *lc;
-
-	fits = form->indisunique && form->indisvalid && form->indimmediate &&
-		!form->indisexclusion &&
-		heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL) &&
-		form->indnkeyatts == list_length(plan->key_columns);
-	foreach(lc, plan->key_columns)
-	{
-		AttrNumber	attno = get_attnum(RelationGetRelid(rel), lfirst(lc));
-		bool		found = false;
-
-		for (int i = 0; i < form->indnkeyatts; i++)
-			found |= form->indkey.values[i] == attno &&
-				tells_apart(plan, lfirst(lc), index->rd_indcollation[i]);
-		fits = fits && found &&
-			(form->indnullsnotdistinct ||
-			 TupleDescAttr(RelationGetDescr(rel), attno - 1)->attnotnull);
-	}
-	index_close(index, AccessShareLock);
-	return fits;
-}
-
-static void
-check_key(const StreamPlan *plan, Relation rel)
-{
-	ListCell   *lc;
-	bool		fits = false;
-
-	if (plan->key_columns == NIL)
-		return;
-	foreach(lc, RelationGetIndexList(rel))
-		fits = fits || index_fits(plan, rel, lfirst_oid(lc));
-	if (!fits)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
-				 errmsg("target \"%s\" has no unique index over the key of the stream",
-						RelationGetRelationName(rel)),
-				 errhint("CREATE UNIQUE INDEX ON %s (%s) NULLS NOT DISTINCT.",
-						 quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
-													RelationGetRelationName(rel)),
-						 stream_column_list(plan->key_columns, ""))));
-}
-
-/* A violation must show when a row is written, not at commit. */
-static void
-check_constraints(Relation rel)
-{
-	Relation	catalog = table_open(ConstraintRelationId, AccessShareLock);
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-
-	ScanKeyInit(&key, Anum_pg_constraint_conrelid, BTEqualStrategyNumber,
-				F_OIDEQ, ObjectIdGetDatum(RelationGetRelid(rel)));
-	scan = systable_beginscan(catalog, ConstraintRelidTypidNameIndexId, true,
-							  NULL, 1, &key);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		Form_pg_constraint con = (Form_pg_constraint) GETSTRUCT(tuple);
-
-		if (con->condeferred)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("constraint \"%s\" of target \"%s\" is INITIALLY DEFERRED",
-							NameStr(con->conname),
-							RelationGetRelationName(rel)),
-					 errhint("ALTER TABLE ... ALTER CONSTRAINT ... INITIALLY IMMEDIATE.")));
-	}
-	systable_endscan(scan);
-	table_close(catalog, AccessShareLock);
-}
-
-void
-stream_check_target(const StreamPlan *plan, Oid target)
-{
-	Relation	rel = relation_open(target, AccessShareLock);
-	char		relkind = rel->rd_rel->relkind;
-
-	if (relkind != RELKIND_RELATION && relkind != RELKIND_PARTITIONED_TABLE)
-		ereport(ERROR,
-				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("target \"%s\" is not an ordinary or partitioned table",
-						RelationGetRelationName(rel))));
-	if (rel->rd_rel->relpersistence == RELPERSISTENCE_TEMP)
-		ereport(ERROR,
-				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("target \"%s\" is a temporary table",
-						RelationGetRelationName(rel)),
-				 errhint("Use an ordinary table: the stream writes it in another session.")));
-	check_written_columns(plan, rel);
-	check_other_columns(plan, rel);
-	check_key(plan, rel);
-	check_constraints(rel);
-	relation_close(rel, NoLock);
+	return table_ddl(target, column_definitions(columns), plan->key_columns,
+					 fillfactor);
 }

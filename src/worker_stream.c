@@ -48,6 +48,9 @@
 /* ... and this often when only a wake-up can bring something to do. */
 #define QUIET_TICK_MS 1000
 
+/* And the stream's tables, when there is nothing to do. */
+#define LOOK_MS 500
+
 /*
  * A batch that is not full delays the next one by this many times its own
  * duration, and by this much at most.
@@ -148,7 +151,7 @@ read_definition(StreamWorker *w, const WorkerArgs *args)
 				 errmsg("the target of stream \"%s\" does not exist",
 						w->def->name),
 				 errhint("Drop the stream and create it again.")));
-	w->plan = stream_read_stored(w->def, &w->options);
+	w->plan = follow_read(w->def, &w->options);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(w->cxt);
@@ -159,7 +162,6 @@ static void
 check_definition(StreamWorker *w)
 {
 	StreamDef  *def;
-	char	   *target;
 	bool		changed;
 
 	w->generation = worker_catalog_generation();
@@ -170,12 +172,8 @@ check_definition(StreamWorker *w)
 	changed = def == NULL || def->paused || def->failed_message ||
 		def->owner != w->def->owner ||
 		def->seek_generation != w->seek_generation ||
+		def->target != w->def->target || def->state != w->def->state ||
 		strcmp(def->query, w->def->query) != 0;
-	if (!changed)
-	{
-		target = relation_text(def->target);
-		changed = target == NULL || strcmp(target, w->target_name) != 0;
-	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	if (changed)
@@ -243,7 +241,8 @@ ring_lost(const StreamWorker *w)
 /*
  * After an error: roll back, show it, decide.  When ingest has begun anew,
  * the segment's view may have been replaced under the statements, which says
- * nothing of the definition.
+ * nothing of the definition; nor does an error after the stream's tables have
+ * changed again.
  */
 static Attempt
 judge_error(StreamWorker *w, bool careful)
@@ -271,6 +270,8 @@ judge_error(StreamWorker *w, bool careful)
 					 error_text(edata));
 	if (outage)
 		return ATTEMPT_OUTAGE;
+	if (class == ERROR_OF_DEFINITION && follow_moved(w))
+		return ATTEMPT_LOST;
 	fail_stream(w, edata);
 	return ATTEMPT_OUTAGE;		/* not reached */
 }
@@ -290,6 +291,34 @@ attempt(StreamWorker *w, StreamBatch *batch, bool careful)
 	}
 	PG_END_TRY();
 	return result;
+}
+
+/*
+ * Have the tables changed?  Asked when there is nothing to do as well, so that
+ * the stream says at once what is wrong with them.
+ */
+static void
+look_at_tables(StreamWorker *w)
+{
+	PG_TRY();
+	{
+		StartTransactionCommand();
+		MemoryContextSwitchTo(w->batch_cxt);
+		if (follow_stale(w))
+		{
+			PushActiveSnapshot(GetTransactionSnapshot());
+			follow_check(w, false);
+			PopActiveSnapshot();
+		}
+		CommitTransactionCommand();
+	}
+	PG_CATCH();
+	{
+		/* an outage: the next look will tell */
+		(void) judge_error(w, true);
+	}
+	PG_END_TRY();
+	MemoryContextReset(w->batch_cxt);
 }
 
 static void
@@ -457,6 +486,7 @@ stream_loop(StreamWorker *w)
 	bool		careful = false;
 	int			delay = weir_retry_delay;
 	TimestampTz not_before = 0;
+	TimestampTz looked = 0;
 
 	for (;;)
 	{
@@ -473,6 +503,11 @@ stream_loop(StreamWorker *w)
 			check_definition(w);
 		wait = turn(w, &careful, &delay, &not_before);
 		worker_account();
+		if (wait > 0 && GetCurrentTimestamp() - looked > LOOK_MS * 1000)
+		{
+			look_at_tables(w);
+			looked = GetCurrentTimestamp();
+		}
 		if (wait > 0)
 			wait_ms(wait);
 	}
@@ -501,6 +536,7 @@ weir_stream_main(Datum arg)
 	LWLockRelease(&weir_shared->lock);
 	w->shared->state = STREAM_STARTING;
 	configure_session();
+	follow_begin(w);
 
 	PG_TRY();
 	{
