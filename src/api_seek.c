@@ -310,11 +310,15 @@ record_seek(const Seek *seek)
 						" WHERE stream_id = $1",
 						lengthof(args), args) != 1)
 		elog(ERROR, "stream %d has no state row", seek->def->stream_id);
-	catalog_execute("UPDATE weir_internal.source SET"
-					" topic_incarnation = topic_incarnation + 1,"
-					" stopped_message = NULL, stopped_sqlstate = NULL"
-					" WHERE source_id = $1 AND stopped_sqlstate = $2",
-					lengthof(source), source);
+
+	/* The ends of the topic before say nothing of the new one. */
+	if (catalog_execute("UPDATE weir_internal.source SET"
+						" topic_incarnation = topic_incarnation + 1,"
+						" stopped_message = NULL, stopped_sqlstate = NULL"
+						" WHERE source_id = $1 AND stopped_sqlstate = $2",
+						lengthof(source), source) > 0)
+		catalog_execute("DELETE FROM weir_internal.advance"
+						" WHERE source_id = $1", 1, source);
 	catalog_end(&access);
 }
 

@@ -13,20 +13,21 @@
  *
  * Scan.  SELECT on a source shows the committed rows still staged, a cache
  * that ingest fills and recycles; it is for a look, not for results.  The
- * segments are read one after another.  A segment that is recycled under the
- * scan looks empty (TRUNCATE is not MVCC), which for a look is fine.
+ * segments are read one after another.  A segment that is recycled before its
+ * turn looks empty, which for a look is fine.
  *
  * The reader needs SELECT on the foreign table only, which the executor has
  * checked; segments are opened without a check of their own.
  *
- * Locking: AccessShareLock on every segment, from the first fetch to the end
- * of the scan, when it is released, so that an idle transaction does not
- * keep ingest from recycling.
+ * Locking: AccessShareLock on a segment while it is copied, whole, into a
+ * tuplestore, and no longer.  A cursor may stay open for hours; ingest has to
+ * recycle (I6).
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "access/detoast.h"
 #include "access/htup_details.h"
 #include "access/reloptions.h"
 #include "access/table.h"
@@ -47,7 +48,6 @@
 #include "optimizer/pathnode.h"
 #include "optimizer/planmain.h"
 #include "optimizer/restrictinfo.h"
-#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -55,6 +55,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
+#include "utils/tuplestore.h"
 
 #include "catalog.h"
 #include "compat.h"
@@ -255,10 +256,10 @@ typedef struct StagedScan
 {
 	Oid			segments[WEIR_MAX_SEGMENTS];
 	int			nsegments;
-	int			next;			/* the one to open next */
-	Relation	segment;		/* the open one, or NULL */
-	TableScanDesc scan;			/* of it */
+	int			next;			/* the one to copy next */
+	Tuplestorestate *rows;		/* of the segment at hand, or NULL */
 	TupleTableSlot *row;		/* of a segment */
+	MemoryContext scratch;		/* of a row being copied */
 	char	   *topic;
 	Datum		topic_datum;	/* the same as text */
 } StagedScan;
@@ -312,6 +313,9 @@ staged_begin(ForeignScanState *node, int eflags)
 	state = palloc0(sizeof(StagedScan));
 	state->topic = source->topic;
 	state->topic_datum = CStringGetTextDatum(source->topic);
+	state->scratch = AllocSetContextCreate(CurrentMemoryContext,
+										   "weir staged row",
+										   ALLOCSET_DEFAULT_SIZES);
 	node->fdw_state = state;
 	if (!(eflags & EXEC_FLAG_EXPLAIN_ONLY))
 		state->nsegments = worker_source_segments(source->source_id,
@@ -319,40 +323,68 @@ staged_begin(ForeignScanState *node, int eflags)
 												  WEIR_MAX_SEGMENTS);
 }
 
-/* Open the next segment that still exists; false when there is none. */
-static bool
-open_segment(ForeignScanState *node, StagedScan *state)
+/* Copy a row; long values, too, which go with the segment. */
+static void
+copy_row(StagedScan *state, TupleTableSlot *slot)
 {
-	while (state->next < state->nsegments)
-	{
-		Oid		   *relid = &state->segments[state->next++];
-		Relation	segment = try_table_open(*relid, AccessShareLock);
+	TupleDesc	desc = slot->tts_tupleDescriptor;
+	MemoryContext old = MemoryContextSwitchTo(state->scratch);
+	Datum	   *values = palloc(desc->natts * sizeof(Datum));
 
-		if (segment == NULL)
-		{
-			*relid = InvalidOid;	/* no lock to release */
-			continue;
-		}
-		state->segment = segment;
-		state->row = table_slot_create(segment, NULL);
-		state->scan = table_beginscan(segment,
-									  node->ss.ps.state->es_snapshot,
-									  0, NULL);
-		return true;
+	slot_getallattrs(slot);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		values[i] = slot->tts_values[i];
+		if (!slot->tts_isnull[i] && TupleDescAttr(desc, i)->attlen == -1 &&
+			VARATT_IS_EXTERNAL(DatumGetPointer(values[i])))
+			values[i] = PointerGetDatum(detoast_external_attr((struct varlena *)
+															  DatumGetPointer(values[i])));
 	}
-	return false;
+	tuplestore_putvalues(state->rows, desc, values, slot->tts_isnull);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(state->scratch);
 }
 
-/* Done with its rows; the lock stays until the end of the scan. */
 static void
-close_segment(StagedScan *state)
+drop_rows(StagedScan *state)
 {
-	if (state->segment == NULL)
+	if (state->rows == NULL)
 		return;
-	table_endscan(state->scan);
 	ExecDropSingleTupleTableSlot(state->row);
-	table_close(state->segment, NoLock);
-	state->segment = NULL;
+	tuplestore_end(state->rows);
+	state->rows = NULL;
+}
+
+/* Copy the next segment that still exists; false when there is none. */
+static bool
+copy_segment(ForeignScanState *node, StagedScan *state)
+{
+	Relation	segment = NULL;
+	TupleTableSlot *slot;
+	TableScanDesc scan;
+
+	drop_rows(state);
+	while (segment == NULL)
+	{
+		if (state->next >= state->nsegments)
+			return false;
+		segment = try_table_open(state->segments[state->next++],
+								 AccessShareLock);
+	}
+	state->rows = tuplestore_begin_heap(false, false, work_mem);
+	state->row = MakeSingleTupleTableSlot(CreateTupleDescCopy(RelationGetDescr(segment)),
+										  &TTSOpsMinimalTuple);
+	slot = table_slot_create(segment, NULL);
+	scan = table_beginscan(segment, node->ss.ps.state->es_snapshot, 0, NULL);
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		CHECK_FOR_INTERRUPTS();
+		copy_row(state, slot);
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(segment, AccessShareLock);
+	return true;
 }
 
 /* Columns of a segment to columns of the source: see ingest.h. */
@@ -392,25 +424,17 @@ staged_iterate(ForeignScanState *node)
 	StagedScan *state = node->fdw_state;
 	TupleTableSlot *slot = node->ss.ss_ScanTupleSlot;
 	MemoryContext old;
+	bool		copied;
 
 	ExecClearTuple(slot);
-	for (;;)
+	while (state->rows == NULL ||
+		   !tuplestore_gettupleslot(state->rows, true, false, state->row))
 	{
-		CHECK_FOR_INTERRUPTS();
-		if (state->segment == NULL)
-		{
-			bool		opened;
-
-			old = MemoryContextSwitchTo(node->ss.ps.state->es_query_cxt);
-			opened = open_segment(node, state);
-			MemoryContextSwitchTo(old);
-			if (!opened)
-				return slot;
-		}
-		if (table_scan_getnextslot(state->scan, ForwardScanDirection,
-								   state->row))
-			break;
-		close_segment(state);
+		old = MemoryContextSwitchTo(node->ss.ps.state->es_query_cxt);
+		copied = copy_segment(node, state);
+		MemoryContextSwitchTo(old);
+		if (!copied)
+			return slot;
 	}
 	store_staged_row(state, slot);
 	return slot;
@@ -421,14 +445,8 @@ staged_rescan(ForeignScanState *node)
 {
 	StagedScan *state = node->fdw_state;
 
-	close_segment(state);
-	while (state->next > 0)
-	{
-		Oid			relid = state->segments[--state->next];
-
-		if (OidIsValid(relid))
-			UnlockRelationOid(relid, AccessShareLock);
-	}
+	drop_rows(state);
+	state->next = 0;
 }
 
 static void

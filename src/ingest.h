@@ -138,10 +138,11 @@ typedef struct StagedRange
 } StagedRange;
 
 /* ingest_segment.c: a segment's table and view */
+extern BlockNumber segment_size(Relation rel);
 extern bool segment_try_lock(const Ingest *ingest, int n);
 extern void segment_ensure(Ingest *ingest, int n,
 						   struct SegmentShared *segment);
-extern bool segment_drop_strays(Ingest *ingest);
+extern bool segment_drop_strays(Ingest *ingest, BlockNumber *left);
 extern void segment_drop_private(int32 source_id, int32 stream_id);
 extern void segment_drop_orphans(void);
 extern void segment_revoke_stale(void);

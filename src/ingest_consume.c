@@ -495,7 +495,10 @@ catalog_changed(Ingest *ingest)
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	if (changed)
+	{
+		ingest->slot->start_anew = true;
 		proc_exit(0);
+	}
 	position_resolve_new(ingest);
 	position_resolve_advances(ingest);
 	MemoryContextReset(ingest->batch_cxt);
@@ -521,6 +524,7 @@ look_for_partitions(Ingest *ingest, TimestampTz now)
 					(errmsg("topic \"%s\" has %d partitions now, it had %d",
 							ingest->source->topic, answer->partitions,
 							ingest->npartitions)));
+			ingest->slot->start_anew = true;
 			proc_exit(0);
 		}
 	}

@@ -22,6 +22,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_extension.h"
 #include "executor/spi.h"
+#include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -124,6 +125,31 @@ view_command(const Ingest *ingest, const char *table, Relation source)
 	return sql.data;
 }
 
+/* In blocks; long values in the TOAST table count as well. */
+BlockNumber
+segment_size(Relation rel)
+{
+	Relation	toast;
+	BlockNumber blocks = RelationGetNumberOfBlocks(rel);
+
+	if (!OidIsValid(rel->rd_rel->reltoastrelid))
+		return blocks;
+	toast = table_open(rel->rd_rel->reltoastrelid, AccessShareLock);
+	blocks += RelationGetNumberOfBlocks(toast);
+	table_close(toast, AccessShareLock);
+	return blocks;
+}
+
+static bool
+is_empty(Oid relid)
+{
+	Relation	rel = table_open(relid, AccessShareLock);
+	bool		empty = segment_size(rel) == 0;
+
+	table_close(rel, AccessShareLock);
+	return empty;
+}
+
 /*
  * Lock table number n and its view against everybody, if they are there,
  * without waiting.  False: somebody has them.
@@ -164,7 +190,11 @@ segment_ensure(Ingest *ingest, int n, struct SegmentShared *segment)
 		relid = InvalidOid;
 	}
 	if (OidIsValid(relid))
-		catalog_execute(psprintf("TRUNCATE weir_internal.%s", name), 0, NULL);
+	{
+		if (!is_empty(relid))
+			catalog_execute(psprintf("TRUNCATE weir_internal.%s", name), 0,
+							NULL);
+	}
 	else
 	{
 		catalog_define(psprintf("CREATE UNLOGGED TABLE weir_internal.%s (%s) "
@@ -246,13 +276,31 @@ try_lock_relation(Oid relid)
 		ConditionalLockRelationOid(relid, AccessExclusiveLock);
 }
 
+/* A table's size, unless somebody is about to drop it. */
+static BlockNumber
+size_if_readable(Oid relid)
+{
+	Relation	rel;
+	BlockNumber blocks = 0;
+
+	if (get_rel_relkind(relid) != RELKIND_RELATION ||
+		!ConditionalLockRelationOid(relid, AccessShareLock))
+		return 0;
+	rel = try_table_open(relid, NoLock);
+	if (rel == NULL)
+		return 0;
+	blocks = segment_size(rel);
+	table_close(rel, AccessShareLock);
+	return blocks;
+}
+
 /*
  * Drop the relations but for those that somebody still reads, or that belong
  * to the ring given.  A table cannot go before its view.  Returns whether all
- * others are gone.
+ * others are gone, and adds what is left of them, in blocks, to *left.
  */
 static bool
-drop_unread(List *relids, const struct SlotShared *ring)
+drop_unread(List *relids, const struct SlotShared *ring, BlockNumber *left)
 {
 	bool		all = true;
 	ListCell   *lc;
@@ -270,6 +318,8 @@ drop_unread(List *relids, const struct SlotShared *ring)
 		if (!try_lock_relation(relid))
 		{
 			all = false;
+			if (left)
+				*left += size_if_readable(relid);
 			continue;
 		}
 		if (get_rel_relkind(relid) == RELKIND_RELATION &&
@@ -283,18 +333,21 @@ drop_unread(List *relids, const struct SlotShared *ring)
 
 /*
  * Drop what is left of tables whose place another one took, or of a ring
- * that was larger.  False: some are still read.
+ * that was larger.  False: some are still read, of so many blocks.
  */
 bool
-segment_drop_strays(Ingest *ingest)
+segment_drop_strays(Ingest *ingest, BlockNumber *left)
 {
 	bool		all;
+
+	*left = 0;
 
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	all = drop_unread(segment_relations("source = $1 AND stream = $2",
 										ingest->source->source_id,
-										ingest->stream_id), ingest->slot);
+										ingest->stream_id), ingest->slot,
+					  left);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	return all;
@@ -307,7 +360,7 @@ segment_drop_private(int32 source_id, int32 stream_id)
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	(void) drop_unread(segment_relations("source = $1 AND stream = $2",
-										 source_id, stream_id), NULL);
+										 source_id, stream_id), NULL, NULL);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 }
@@ -327,7 +380,7 @@ segment_drop_orphans(void)
 										 "OR stream <> 0 AND NOT EXISTS (SELECT FROM "
 										 "weir_internal.stream o "
 										 "WHERE o.stream_id = s.stream))", 0, 0),
-					   NULL);
+					   NULL, NULL);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 }

@@ -17,7 +17,8 @@
  * again; after a second a new table takes its place in the ring, and the old
  * one is dropped as soon as nobody reads it.
  *
- * I6: at most the staging limit is staged, plus one insert.  A segment can
+ * I6: at most the staging limit is staged, plus one insert; tables that wait to
+ * be dropped count.  A segment can
  * be larger than weir.segment_size by one insert too, so it is the sum that
  * is compared.
  *
@@ -53,8 +54,12 @@
 /* Since when each segment waits to be truncated; 0: it does not. */
 static TimestampTz busy_since[WEIR_MAX_SEGMENTS];
 
-/* There are tables whose place another one took; last tried to drop them. */
+/*
+ * There are tables whose place another one took, of so many blocks; last
+ * tried to drop them.
+ */
 static bool strays = false;
+static BlockNumber stray_blocks = 0;
 static TimestampTz strays_tried = 0;
 
 /* Number of the next table that takes a busy one's place. */
@@ -132,9 +137,12 @@ place_segment(Ingest *ingest, int place, int n)
 static void
 place_spare(Ingest *ingest, int place)
 {
+	BlockNumber blocks = ingest->slot->segments[place].blocks;
+
 	while (!place_segment(ingest, place, next_spare++))
 		CHECK_FOR_INTERRUPTS();
 	strays = true;
+	stray_blocks += blocks;
 }
 
 /*
@@ -197,7 +205,7 @@ stage_open(Ingest *ingest)
 	slot->nsegments = n;
 	LWLockRelease(&slot->lock);
 
-	strays = !segment_drop_strays(ingest);
+	strays = !segment_drop_strays(ingest, &stray_blocks);
 
 	StartTransactionCommand();
 	rel = table_open(slot->segments[0].relid, AccessShareLock);
@@ -261,7 +269,7 @@ static bool
 limit_reached(const Ingest *ingest)
 {
 	SlotShared *slot = ingest->slot;
-	int64		blocks = 0;
+	int64		blocks = stray_blocks;
 
 	for (int i = 0; i < slot->nsegments; i++)
 		if (slot->segments[i].state != SEGMENT_FREE)
@@ -316,21 +324,6 @@ stage_has_room(Ingest *ingest)
 	return room;
 }
 
-/* Blocks of the TOAST table: long values count against the limit as well. */
-static BlockNumber
-toast_blocks(Relation rel)
-{
-	Relation	toast;
-	BlockNumber blocks;
-
-	if (!OidIsValid(rel->rd_rel->reltoastrelid))
-		return 0;
-	toast = table_open(rel->rd_rel->reltoastrelid, AccessShareLock);
-	blocks = RelationGetNumberOfBlocks(toast);
-	table_close(toast, AccessShareLock);
-	return blocks;
-}
-
 /*
  * Insert into the segment being filled, in the caller's transaction.  Marks
  * speak of block ranges; neighbours may share a block, the offsets tell the
@@ -370,7 +363,7 @@ stage_insert(Ingest *ingest, TupleTableSlot **slots, int nslots,
 	FreeBulkInsertState(bistate);
 	range->block_from = least;
 	range->block_to = greatest + 1;
-	segment->blocks = RelationGetNumberOfBlocks(rel) + toast_blocks(rel);
+	segment->blocks = segment_size(rel);
 	table_close(rel, NoLock);
 }
 
@@ -663,7 +656,7 @@ stage_recycle(Ingest *ingest)
 	if (strays &&
 		TimestampDifferenceExceeds(strays_tried, now, BUSY_TIMEOUT_MS))
 	{
-		strays = !segment_drop_strays(ingest);
+		strays = !segment_drop_strays(ingest, &stray_blocks);
 		strays_tried = now;
 	}
 }

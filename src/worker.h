@@ -176,6 +176,8 @@ typedef struct SlotShared
 	int			npartitions;	/* 0: not known yet */
 	int			partition_base; /* in WeirShared.partitions */
 	int			nsegments;
+	bool		start_anew;		/* the worker ended to begin anew after a
+								 * change: no back-off */
 	bool		start_again;	/* private: its stream is below the floors,
 								 * which only a new start can lower */
 	int			filling;		/* index; -1: none */
@@ -212,6 +214,7 @@ typedef struct StreamShared
 								 * batch, or of the next one to come */
 	uint64		batch_end;		/* (slot) and of the first one after it */
 	bool		wants_catch_up; /* manager: give it a private slot */
+	bool		start_anew;		/* as a slot's */
 	StreamState state;
 
 	/* statistics */

@@ -168,6 +168,7 @@ ingest_run(Ingest *ingest, const WorkerArgs *args)
 	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
 	slot->pid = MyProcPid;
 	slot->next_retry_at = 0;
+	slot->start_anew = false;
 	slot->latch = MyLatch;
 	if (slot->state != SLOT_RETRYING)
 		slot->state = SLOT_STARTING;

@@ -140,6 +140,12 @@ source_definition(const SourceDef *source)
 							   source->version);
 }
 
+static uint64
+stream_definition(const StreamDef *stream)
+{
+	return hash_combine64(stream->version, stream->seek_generation);
+}
+
 static const SourceDef *
 source_of(List *sources, int32 source_id)
 {
@@ -195,12 +201,12 @@ read_wanted(void)
 			if (stream->paused || stream->failed_message)
 				continue;
 			want(WORKER_STREAM, stream->source_id, stream->stream_id,
-				 stream->name, stream->version);
+				 stream->name, stream_definition(stream));
 			shared = worker_stream_find(MyDatabaseId, stream->stream_id);
 			if (source && shared && shared->wants_catch_up)
 				want(WORKER_CATCH_UP, stream->source_id, stream->stream_id,
 					 stream->name, hash_combine64(source_definition(source),
-												  stream->version));
+												  stream_definition(stream)));
 		}
 	}
 	worker_forget(MyDatabaseId, source_ids, stream_ids);
@@ -288,9 +294,10 @@ child_runs(Child *child)
  * again.
  */
 static void
-note_exit(Child *child)
+note_exit(Child *child, TimestampTz now)
 {
 	SharedError error = {0};
+	bool		anew = false;
 	SlotShared *slot;
 	StreamShared *stream;
 
@@ -298,7 +305,11 @@ note_exit(Child *child)
 	{
 		stream = worker_stream_find(MyDatabaseId, child->args.stream_id);
 		if (stream)
+		{
 			worker_read_error(&stream->error, &error);
+			anew = stream->start_anew;
+			stream->start_anew = false;
+		}
 	}
 	else
 	{
@@ -308,8 +319,15 @@ note_exit(Child *child)
 		if (slot)
 		{
 			worker_read_error(&slot->error, &error);
-			slot->next_retry_at = child->next_start;
+			anew = slot->start_anew;
+			slot->start_anew = false;
+			slot->next_retry_at = anew ? 0 : child->next_start;
 		}
+	}
+	if (anew)
+	{
+		child->delay_ms = 0;
+		child->next_start = now;
 	}
 	if (error.sqlerrcode != 0 && error.at >= child->started_at)
 	{
@@ -336,7 +354,7 @@ reap(Child *child, TimestampTz now)
 	child->next_start = TimestampTzPlusMilliseconds(now, child->delay_ms);
 	child->delay_ms = child->delay_ms == 0 ? weir_retry_delay :
 		Min(child->delay_ms * 2, weir_retry_delay_max);
-	note_exit(child);
+	note_exit(child, now);
 }
 
 /* Start a child; says once that there are too few worker slots. */

@@ -177,7 +177,10 @@ check_definition(StreamWorker *w)
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	if (changed)
+	{
+		w->shared->start_anew = true;
 		proc_exit(0);
+	}
 }
 
 static bool
@@ -535,6 +538,7 @@ weir_stream_main(Datum arg)
 	w->shared->latch = MyLatch;
 	LWLockRelease(&weir_shared->lock);
 	w->shared->state = STREAM_STARTING;
+	w->shared->start_anew = false;
 	configure_session();
 	follow_begin(w);
 
