@@ -106,6 +106,10 @@ extern DocStatus doc_reader_read(DocReader *reader, const char *document,
 extern bool doc_next_element(const DocValue *array, const char **cursor,
 							 DocValue *element);
 
+/* The same for the fields of an object. */
+extern bool doc_next_field(const DocValue *object, const char **cursor,
+						   DocValue *key, DocValue *value);
+
 /*
  * Resolve the escapes of a string found by the reader.  dst has room for
  * len bytes; *dst_len is what it took.

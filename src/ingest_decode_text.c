@@ -2,7 +2,8 @@
  *
  * ingest_decode_text.c
  *	  What is done to the text of a value that the JSON reader has found:
- *	  resolve a string's escapes, step through an array's elements.
+ *	  resolve a string's escapes, step through an array's elements or an
+ *	  object's fields.
  *
  * The reader has judged the whole document, so nothing here checks syntax.
  *
@@ -162,63 +163,92 @@ take_number(const char *p, DocValue *value)
 	return p;
 }
 
+/* The value at p; returns where it ends. */
+static const char *
+take_value(const char *p, DocValue *value)
+{
+	const char *start = p;
+
+	value->escaped = false;
+	switch (*p)
+	{
+		case '{':
+			value->kind = DOC_OBJECT;
+			p = end_of(p);
+			break;
+		case '[':
+			value->kind = DOC_ARRAY;
+			p = end_of(p);
+			break;
+		case '"':
+			value->kind = DOC_STRING;
+			p = end_of(p);
+			break;
+		case 't':
+			value->kind = DOC_TRUE;
+			p += 4;
+			break;
+		case 'f':
+			value->kind = DOC_FALSE;
+			p += 5;
+			break;
+		case 'n':
+			value->kind = DOC_NULL;
+			p += 4;
+			break;
+		default:
+			p = take_number(p, value);
+			break;
+	}
+	value->text = start;
+	value->len = p - start;
+	if (value->kind == DOC_STRING)
+	{
+		value->text = start + 1;
+		value->len -= 2;
+		value->escaped = memchr(value->text, '\\', value->len) != NULL;
+	}
+	return p;
+}
+
+static const char *
+skip_space(const char *p)
+{
+	while (is_space(*p))
+		p++;
+	return p;
+}
+
 bool
 doc_next_element(const DocValue *array, const char **cursor,
 				 DocValue *element)
 {
 	const char *p = *cursor;
-	const char *start;
 
 	/* At the opening bracket or, later, at a comma or the closing bracket. */
 	if (*p == ']')
 		return false;
-	p++;
-	while (is_space(*p))
-		p++;
+	p = skip_space(p + 1);
 	if (*p == ']')
 		return false;			/* an empty array */
-	start = p;
-	switch (*p)
-	{
-		case '{':
-			element->kind = DOC_OBJECT;
-			p = end_of(p);
-			break;
-		case '[':
-			element->kind = DOC_ARRAY;
-			p = end_of(p);
-			break;
-		case '"':
-			element->kind = DOC_STRING;
-			p = end_of(p);
-			break;
-		case 't':
-			element->kind = DOC_TRUE;
-			p += 4;
-			break;
-		case 'f':
-			element->kind = DOC_FALSE;
-			p += 5;
-			break;
-		case 'n':
-			element->kind = DOC_NULL;
-			p += 4;
-			break;
-		default:
-			p = take_number(p, element);
-			break;
-	}
-	element->text = start;
-	element->len = p - start;
-	if (element->kind == DOC_STRING)
-	{
-		element->text = start + 1;
-		element->len -= 2;
-		element->escaped = memchr(element->text, '\\',
-								  element->len) != NULL;
-	}
-	while (is_space(*p))
-		p++;
-	*cursor = p;
+	*cursor = skip_space(take_value(p, element));
+	return true;
+}
+
+bool
+doc_next_field(const DocValue *object, const char **cursor, DocValue *key,
+			   DocValue *value)
+{
+	const char *p = *cursor;
+
+	/* As above. */
+	if (*p == '}')
+		return false;
+	p = skip_space(p + 1);
+	if (*p == '}')
+		return false;
+	p = skip_space(take_value(p, key));
+	p = skip_space(p + 1);		/* the colon */
+	*cursor = skip_space(take_value(p, value));
 	return true;
 }

@@ -484,7 +484,7 @@ value_decode_timestamp(ValueType *type, const DocValue *doc,
 	if (decimal_parse(str, len, &decimal))
 		return decode_epoch(type, doc, &decimal, cxt, value);
 
-	/* timestamptz_in(): see value_type_compile() */
+	/* timestamptz_in(): see ingest_decode_type.c */
 	return value_call_input(type, doc, cxt, value);
 }
 

@@ -4,18 +4,18 @@
  *	  Compile a column's type for decoding (see ingest_decode_value.c).
  *
  * A ValueType is a tree: a domain stands above its base type, an array above
- * its element type.
+ * its element type, a composite type above those of its attributes.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "catalog/pg_type.h"
-#include "funcapi.h"
-#include "nodes/makefuncs.h"
-#include "utils/fmgroids.h"
+#include "utils/array.h"
 #include "utils/lsyscache.h"
+#include "utils/multirangetypes.h"
+#include "utils/rangetypes.h"
+#include "utils/typcache.h"
 
 #include "ingest_decode_value.h"
 
@@ -57,36 +57,56 @@ direct_kind(Oid typid, ValueKind *kind)
 }
 
 /*
- * Prepare jsonb_populate_record() for a row of one column.  It learns the
- * row's type from its first argument, as it would in
- * SELECT jsonb_populate_record(r, ...) with r of type record.
+ * Types of timestamps without zone, in texts that only an input function
+ * reads: have the one of the type with a zone do it, which looks at zones.
  */
 static void
-compile_populate(ValueType *type)
+read_with_zone(ValueType *type)
 {
-	Datum		null = (Datum) 0;
-	bool		isnull = true;
-	HeapTuple	tuple;
-	Const	   *row;
-	Const	   *json;
+	Oid			twin;
+	Oid			input;
 
-	type->populate_desc = CreateTemplateTupleDesc(1);
-	TupleDescInitEntry(type->populate_desc, 1, "v", type->typid,
-					   type->typmod, 0);
-	type->populate_desc = BlessTupleDesc(type->populate_desc);
-	tuple = heap_form_tuple(type->populate_desc, &null, &isnull);
-	type->populate_null =
-		DatumGetHeapTupleHeader(heap_copy_tuple_as_datum(tuple,
-														 type->populate_desc));
-	fmgr_info(F_JSONB_POPULATE_RECORD, &type->populate);
-	row = makeNullConst(RECORDOID, -1, InvalidOid);
-	json = makeNullConst(JSONBOID, -1, InvalidOid);
-	fmgr_info_set_expr((Node *) makeFuncExpr(F_JSONB_POPULATE_RECORD,
-											 RECORDOID,
-											 list_make2(row, json),
-											 InvalidOid, InvalidOid,
-											 COERCE_EXPLICIT_CALL),
-					   &type->populate);
+	switch (type->typid)
+	{
+		case TIMESTAMPOID:
+			twin = TIMESTAMPTZOID;
+			break;
+		case TIMESTAMPARRAYOID:
+			twin = TIMESTAMPTZARRAYOID;
+			type->relabel_at = offsetof(ArrayType, elemtype);
+			type->relabel = TIMESTAMPOID;
+			break;
+		case TSRANGEOID:
+			twin = TSTZRANGEOID;
+			type->relabel_at = offsetof(RangeType, rangetypid);
+			type->relabel = TSRANGEOID;
+			break;
+		case TSMULTIRANGEOID:
+			twin = TSTZMULTIRANGEOID;
+			type->relabel_at = offsetof(MultirangeType, multirangetypid);
+			type->relabel = TSMULTIRANGEOID;
+			break;
+		default:
+			return;
+	}
+	getTypeInputInfo(twin, &input, &type->typioparam);
+	fmgr_info(input, &type->input);
+}
+
+static void
+compile_composite(ValueType *type, EpochUnit epoch)
+{
+	type->kind = VALUE_COMPOSITE;
+	type->desc = lookup_rowtype_tupdesc_copy(type->typid, type->typmod);
+	type->fields = palloc0(type->desc->natts * sizeof(ValueType *));
+	for (int i = 0; i < type->desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(type->desc, i);
+
+		if (!att->attisdropped)
+			type->fields[i] = value_type_compile(att->atttypid,
+												 att->atttypmod, epoch);
+	}
 }
 
 ValueType *
@@ -112,15 +132,11 @@ value_type_compile(Oid typid, int32 typmod, EpochUnit epoch)
 	}
 	getTypeInputInfo(typid, &input, &type->typioparam);
 	fmgr_info(input, &type->input);
+	type->relabel_at = -1;
+	read_with_zone(type);
 	if (direct_kind(typid, &type->kind))
 	{
-		if (type->kind == VALUE_TIMESTAMP)
-		{
-			/* the same value at UTC, and it looks at the zone */
-			fmgr_info(F_TIMESTAMPTZ_IN, &type->input);
-			type->typioparam = TIMESTAMPTZOID;
-		}
-		else if (type->kind == VALUE_TIME)
+		if (type->kind == VALUE_TIME)
 			type->element = value_type_compile(TIMETZOID, typmod, epoch);
 		return type;
 	}
@@ -129,15 +145,9 @@ value_type_compile(Oid typid, int32 typmod, EpochUnit epoch)
 	{
 		type->kind = VALUE_ARRAY;
 		type->element = value_type_compile(element, typmod, epoch);
-		compile_populate(type);
-		if (type->element->kind == VALUE_POPULATE)
-			type->kind = VALUE_POPULATE;
 	}
 	else if (type_is_rowtype(typid))
-	{
-		type->kind = VALUE_POPULATE;
-		compile_populate(type);
-	}
+		compile_composite(type, epoch);
 	else
 		type->kind = VALUE_INPUT;
 	return type;

@@ -16,10 +16,6 @@
  * subtransaction, which is the caller's business.  Without it (may_throw)
  * the answer is VALUE_THROWS, and the caller comes again.
  *
- * jsonb_populate_record() itself is called, on a row of one column, for
- * composite types and for arrays within arrays.  Only there the exceptions
- * of rule 2 do not reach.
- *
  * An object or array keeps its own text when it goes to text, varchar, char
  * or json; for other scalar types it is what the jsonb type prints.
  *
@@ -30,10 +26,8 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/fmgrprotos.h"
@@ -386,22 +380,17 @@ leave_scratch(ValueContext *cxt, MemoryContext oldcontext,
 	}
 }
 
-/*
- * A jsonb of prefix, the value's JSON text, and suffix; may throw, and
- * leaves much garbage.
- */
+/* A value as jsonb; may throw, and leaves much garbage. */
 static Datum
-make_jsonb(const DocValue *doc, const char *prefix, const char *suffix)
+make_jsonb(const DocValue *doc)
 {
 	bool		quoted = doc->kind == DOC_STRING;
 	const char *json = quoted ? &doc->text[-1] : doc->text;
 	Size		len = doc->len + 2 * quoted;
-	Size		prefix_len = strlen(prefix);
-	char	   *copy = palloc(prefix_len + len + strlen(suffix) + 1);
+	char	   *copy = palloc(len + 1);
 
-	memcpy(copy, prefix, prefix_len);
-	memcpy(copy + prefix_len, json, len);
-	strcpy(copy + prefix_len + len, suffix);
+	memcpy(copy, json, len);
+	copy[len] = '\0';
 	return DirectFunctionCall1(jsonb_in, CStringGetDatum(copy));
 }
 
@@ -414,7 +403,7 @@ decode_jsonb(ValueType *type, const DocValue *doc, ValueContext *cxt,
 	if (!cxt->may_throw)
 		return VALUE_THROWS;
 	oldcontext = enter_scratch(cxt);
-	*value = make_jsonb(doc, "", "");
+	*value = make_jsonb(doc);
 	leave_scratch(cxt, oldcontext, type, value);
 	return VALUE_OK;
 }
@@ -576,7 +565,7 @@ value_call_input(ValueType *type, const DocValue *doc, ValueContext *cxt,
 	oldcontext = enter_scratch(cxt);
 	if (doc->kind == DOC_OBJECT || doc->kind == DOC_ARRAY)
 		copy = DatumGetCString(DirectFunctionCall1(jsonb_out,
-												   make_jsonb(doc, "", "")));
+												   make_jsonb(doc)));
 	else
 	{
 		copy = palloc(len + 1);
@@ -587,97 +576,18 @@ value_call_input(ValueType *type, const DocValue *doc, ValueContext *cxt,
 	status = call_input(type, copy, cxt, value);
 	cxt->in_input = false;
 	if (status == VALUE_OK)
+	{
 		leave_scratch(cxt, oldcontext, type, value);
+		if (type->relabel_at >= 0)
+			memcpy(DatumGetPointer(*value) + type->relabel_at, &type->relabel,
+				   sizeof(Oid));
+	}
 	else
 	{
 		MemoryContextSwitchTo(oldcontext);
 		cxt->message = pstrdup(cxt->message);
 	}
 	return status;
-}
-
-static ValueStatus
-decode_populate(ValueType *type, const DocValue *doc, ValueContext *cxt,
-				Datum *value, bool *isnull)
-{
-	MemoryContext oldcontext;
-	HeapTupleData tuple;
-	HeapTupleHeader row;
-
-	if (!cxt->may_throw)
-		return VALUE_THROWS;
-	value_input_settings(cxt);
-	oldcontext = enter_scratch(cxt);
-	cxt->in_input = true;
-	row = DatumGetHeapTupleHeader(FunctionCall2(&type->populate,
-												PointerGetDatum(type->populate_null),
-												make_jsonb(doc, "{\"v\":",
-														   "}")));
-	cxt->in_input = false;
-	tuple.t_len = HeapTupleHeaderGetDatumLength(row);
-	ItemPointerSetInvalid(&tuple.t_self);
-	tuple.t_tableOid = InvalidOid;
-	tuple.t_data = row;
-	*value = heap_getattr(&tuple, 1, type->populate_desc, isnull);
-	if (*isnull)
-		MemoryContextSwitchTo(oldcontext);
-	else
-		leave_scratch(cxt, oldcontext, type, value);
-	return VALUE_OK;
-}
-
-static ValueStatus
-decode_array(ValueType *type, const DocValue *doc, ValueContext *cxt,
-			 Datum *value, bool *isnull)
-{
-	const char *cursor = doc->text;
-	DocValue	element;
-	Datum	   *values;
-	bool	   *nulls;
-	int			count = 0;
-	int			room = 16;
-	int			lower = 1;
-
-	if (doc->kind == DOC_STRING)
-		return value_call_input(type, doc, cxt, value);
-	if (doc->kind != DOC_ARRAY)
-		return value_bad(cxt, ERRCODE_INVALID_TEXT_REPRESENTATION,
-						 "expected JSON array");
-	values = palloc(room * sizeof(Datum));
-	nulls = palloc(room * sizeof(bool));
-	while (doc_next_element(doc, &cursor, &element))
-	{
-		ValueStatus status;
-
-		/* The first element tells whether there are more dimensions. */
-		if (count == 0 && element.kind == DOC_ARRAY)
-			return decode_populate(type, doc, cxt, value, isnull);
-		if (count == room)
-		{
-			room *= 2;
-			values = repalloc_huge(values, room * sizeof(Datum));
-			nulls = repalloc_huge(nulls, room * sizeof(bool));
-		}
-		status = value_decode(type->element, &element, cxt, &values[count],
-							  &nulls[count]);
-		if (status != VALUE_OK)
-			return status;
-		count++;
-	}
-	if (count == 0)
-		*value = PointerGetDatum(construct_empty_array(type->element->typid));
-	else if (count > MaxArraySize)
-		return value_bad(cxt, ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-						 "array size exceeds the maximum allowed (%d)",
-						 (int) MaxArraySize);
-	else
-		*value = PointerGetDatum(construct_md_array(values, nulls, 1, &count,
-													&lower,
-													type->element->typid,
-													type->element->len,
-													type->element->byval,
-													type->element->align));
-	return VALUE_OK;
 }
 
 static ValueStatus
@@ -740,13 +650,13 @@ value_decode(ValueType *type, const DocValue *doc, ValueContext *cxt,
 		case VALUE_JSONB:
 			return decode_jsonb(type, doc, cxt, value);
 		case VALUE_ARRAY:
-			return decode_array(type, doc, cxt, value, isnull);
+			return value_decode_array(type, doc, cxt, value);
+		case VALUE_COMPOSITE:
+			return value_decode_composite(type, doc, cxt, value);
 		case VALUE_DOMAIN:
 			break;
 		case VALUE_INPUT:
 			return value_call_input(type, doc, cxt, value);
-		case VALUE_POPULATE:
-			return decode_populate(type, doc, cxt, value, isnull);
 	}
 	pg_unreachable();
 }

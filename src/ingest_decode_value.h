@@ -11,7 +11,6 @@
 #ifndef WEIR_INGEST_DECODE_VALUE_H
 #define WEIR_INGEST_DECODE_VALUE_H
 
-#include "access/htup.h"
 #include "access/tupdesc.h"
 #include "fmgr.h"
 #include "ingest_decode_json.h"
@@ -48,8 +47,8 @@ typedef enum ValueKind
 	VALUE_JSONB,
 	VALUE_ARRAY,				/* of any of these; element */
 	VALUE_DOMAIN,				/* over any of these; element */
-	VALUE_INPUT,				/* the type's input function */
-	VALUE_POPULATE				/* jsonb_populate_record() */
+	VALUE_COMPOSITE,			/* of any of these; fields */
+	VALUE_INPUT					/* the type's input function */
 } ValueKind;
 
 typedef enum EpochUnit
@@ -83,10 +82,16 @@ typedef struct ValueType
 	FmgrInfo	input;			/* but for VALUE_DOMAIN */
 	Oid			typioparam;
 
-	/* VALUE_POPULATE, and the odd value of VALUE_ARRAY */
-	FmgrInfo	populate;
-	TupleDesc	populate_desc;	/* a row of one column, "v" */
-	HeapTupleHeader populate_null;	/* such a row, NULL */
+	/*
+	 * The input function is another type's, of the same values at UTC: where
+	 * the result says whose it is; < 0: nowhere, or it is the type's own.
+	 */
+	int			relabel_at;
+	Oid			relabel;
+
+	/* VALUE_COMPOSITE */
+	TupleDesc	desc;
+	struct ValueType **fields;	/* NULL: dropped */
 } ValueType;
 
 /* What the conversions of one batch share. */
@@ -158,6 +163,12 @@ extern ValueStatus value_decode_date(ValueType *type, const DocValue *doc,
 									 ValueContext *cxt, Datum *value);
 extern ValueStatus value_decode_time(ValueType *type, const DocValue *doc,
 									 ValueContext *cxt, Datum *value);
+
+extern ValueStatus value_decode_array(ValueType *type, const DocValue *doc,
+									  ValueContext *cxt, Datum *value);
+extern ValueStatus value_decode_composite(ValueType *type,
+										  const DocValue *doc,
+										  ValueContext *cxt, Datum *value);
 
 /* A number's decimal form: (-1)^negative * digits * 10^exponent. */
 typedef struct Decimal

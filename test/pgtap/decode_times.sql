@@ -15,6 +15,8 @@ CREATE FOREIGN DATA WRAPPER decode_test;
 CREATE SERVER decode_test FOREIGN DATA WRAPPER decode_test;
 CREATE DOMAIN day AS date CHECK (VALUE > '1900-01-01');
 CREATE DOMAIN moment AS timestamp;
+CREATE TYPE visit AS (at timestamp, day date, clock time, n int, "Odd ""name" text);
+CREATE TYPE trip AS (first visit, visits visit[], "é" moment);
 
 CREATE FUNCTION decoded(type text, jsons text[])
 RETURNS TABLE (json text, answer text)
@@ -92,6 +94,15 @@ SELECT decodes('date', ARRAY[
 SELECT decodes('time', ARRAY['"10:00:00+02"', '08:00:00', '"01:00+02"', '23:00:00', '"23:00-02"', '01:00:00', '"10:00Z"', '10:00:00', '"24:00:00"', '24:00:00', '"2026-07-01 10:00 Europe/Berlin"', '08:00:00', '"2026-01-01 10:00:00.1234567+02:00"', '08:00:00.123457', '"24:00:00Z"', '00:00:00', '"2026-01-01 24:00:00"', '24:00:00', '"10:00"', '10:00:00', '"x"', '!22007', '100000', '10:00:00', 'null', NULL], 'the time of day at UTC');
 SELECT decodes('time(0)', ARRAY['"10:00:00.5+02"', '08:00:01'], 'and its precision');
 SELECT decodes('timetz', ARRAY['"10:00:00+02"', '10:00:00+02'], 'keeps its zone');
+
+-- inside of others
+SELECT decodes('timestamp[]', ARRAY['[["2026-01-01T10:00:00+02"], [1767261600000]]', '{{"2026-01-01 08:00:00"},{"2026-01-01 10:00:00"}}', '"{2026-01-01T10:00:00+02, infinity, NULL}"', '{"2026-01-01 08:00:00",infinity,NULL}', '[[["2026-01-01T10:00:00+02"], [null]]]', '{{{"2026-01-01 08:00:00"},{NULL}}}', '[["2026-01-01"], []]', '!22P02', '[["2026-01-01"], "2026-01-01"]', '!22P02', '[["2026-01-01"], null]', '!22P02', '[[]]', '{}', '[[[[[[1]]]]]]', '{{{{{{"1970-01-01 00:00:01"}}}}}}', '[[[[[[[1]]]]]]]', '!54000', '[1, [2]]', '!22007'], 'arrays');
+SELECT decodes('tsrange', ARRAY['"[2026-01-01T10:00:00+02, 2026-01-02T10:00:00Z)"', '["2026-01-01 08:00:00","2026-01-02 10:00:00")', '"empty"', 'empty', '"[2026-01-01,)"', '["2026-01-01 00:00:00",)', '"x"', '!22P02'], 'ranges');
+SELECT decodes('tsmultirange', ARRAY['"{[2026-01-01T10:00:00+02, 2026-01-02T10:00:00Z)}"', '{["2026-01-01 08:00:00","2026-01-02 10:00:00")}'], 'multiranges');
+SELECT decodes('visit', ARRAY['{"at":"2026-01-01T01:00:00+02","day":"2026-01-01T01:00:00+02","clock":"01:00+02","n":42.0,"Odd \"name":{"a" : 1}}', '("2025-12-31 23:00:00",2025-12-31,23:00:00,42,"{""a"" : 1}")', '{"at":1767261600000,"at":1767261600,"x":[{}],"n" : "7"  }', '("2026-01-01 10:00:00",,,7,)',
+    '{"\u0061t":"2026-01-01"}', '("2026-01-01 00:00:00",,,,)', '{ }', '(,,,,)', '{"n":"x"}', '!22P02', '{"n":null,"\ud800":1}', '(,,,,)', '[]', '!22023', '1', '!22023', '"(2026-01-01,,,,)"', '("2026-01-01 00:00:00",,,,)', 'null', NULL], 'composites');
+SELECT decodes('trip', ARRAY['{"first":{"n":1},"visits":[{"day":"2026-01-01T01:00:00+02"},null],"é":"2026-01-01T01:00:00+02"}', '("(,,,1,)","{""(,2025-12-31,,,)"",NULL}","2025-12-31 23:00:00")'], 'and all of it');
+SELECT decodes('visit[]', ARRAY['[{"at":"2026-01-01T01:00:00+02"},{"n":1}]', '{"(\"2025-12-31 23:00:00\",,,,)","(,,,1,)"}', '[1]', '!22023', '[[{"n":1}],[{"n":2}]]', '{{"(,,,1,)"},{"(,,,2,)"}}'], 'composites in arrays');
 
 -- random texts against PostgreSQL's own reading
 CREATE FUNCTION pick(VARIADIC choices text[]) RETURNS text LANGUAGE sql VOLATILE AS
