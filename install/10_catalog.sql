@@ -160,9 +160,13 @@ CREATE TABLE weir_internal.stream_state (
 	seek_forward			boolean NOT NULL DEFAULT false,
 	seek_floor				timestamptz,
 	floor_pending			boolean NOT NULL DEFAULT false,
+	floor_bounds			timestamptz[],
+	seek_time				timestamptz,
+	has_rows				boolean NOT NULL DEFAULT false,
 	applied_offsets			bigint[],
 	max_event_times			timestamptz[],
 	last_record_timestamps	timestamptz[],
+	max_record_timestamps	timestamptz[],
 	cluster_id				text,
 	topic_incarnation		int
 ) WITH (fillfactor = 50, toast_tuple_target = 4080,
@@ -177,23 +181,30 @@ COMMENT ON COLUMN weir_internal.stream_state.seek_forward IS 'seek_to keeps what
 COMMENT ON COLUMN weir_internal.stream_state.seek_floor IS
 'since the last seek: windows that start before it are incomplete and are not emitted; NULL: none, or not found yet';
 COMMENT ON COLUMN weir_internal.stream_state.floor_pending IS
-'the seek was to offsets: the first rows of each partition still have to tell the floor';
+'partitions still have to tell the floor of the last seek';
+COMMENT ON COLUMN weir_internal.stream_state.floor_bounds IS
+'of partitions that have to: records up to this event time are missing, -infinity when not known; NULL: the partition has told it, or falls idle, or lacks nothing';
+COMMENT ON COLUMN weir_internal.stream_state.seek_time IS 'the last seek was to this time of Kafka''s; NULL: it was not to a time';
+COMMENT ON COLUMN weir_internal.stream_state.has_rows IS 'a row has come since the last seek';
 COMMENT ON COLUMN weir_internal.stream_state.applied_offsets IS
 'all records below it are in the results, in the dead letters, or filtered; NULL: the first position is not resolved yet';
 COMMENT ON COLUMN weir_internal.stream_state.max_event_times IS 'greatest event time applied that moves the watermark';
 COMMENT ON COLUMN weir_internal.stream_state.last_record_timestamps IS 'Kafka timestamp of the last record applied';
+COMMENT ON COLUMN weir_internal.stream_state.max_record_timestamps IS
+'greatest Kafka timestamp of a record applied; infinity: one without a timestamp was; NULL: none was';
 COMMENT ON COLUMN weir_internal.stream_state.cluster_id IS 'Kafka cluster the offsets belong to; NULL: not known';
 COMMENT ON COLUMN weir_internal.stream_state.topic_incarnation IS 'the source''s topic_incarnation the offsets belong to';
 
 CREATE VIEW weir_internal.progress AS
 SELECT s.stream_id, (p.part - 1)::int AS kafka_partition, p.applied_offset,
-	p.max_event_time, p.last_record_timestamp
+	p.max_event_time, p.last_record_timestamp, p.max_record_timestamp
 FROM weir_internal.stream_state s
 	CROSS JOIN LATERAL ROWS FROM (pg_catalog.unnest(s.applied_offsets),
 		pg_catalog.unnest(s.max_event_times),
-		pg_catalog.unnest(s.last_record_timestamps))
+		pg_catalog.unnest(s.last_record_timestamps),
+		pg_catalog.unnest(s.max_record_timestamps))
 		WITH ORDINALITY AS p (applied_offset, max_event_time,
-			last_record_timestamp, part);
+			last_record_timestamp, max_record_timestamp, part);
 COMMENT ON VIEW weir_internal.progress IS
 'the positions in weir_internal.stream_state, one row a stream and partition';
 COMMENT ON COLUMN weir_internal.progress.stream_id IS 'the stream';
@@ -201,6 +212,7 @@ COMMENT ON COLUMN weir_internal.progress.kafka_partition IS 'partition of the so
 COMMENT ON COLUMN weir_internal.progress.applied_offset IS 'element of applied_offsets';
 COMMENT ON COLUMN weir_internal.progress.max_event_time IS 'element of max_event_times';
 COMMENT ON COLUMN weir_internal.progress.last_record_timestamp IS 'element of last_record_timestamps';
+COMMENT ON COLUMN weir_internal.progress.max_record_timestamp IS 'element of max_record_timestamps';
 
 CREATE SEQUENCE weir_internal.advance_id_seq;
 COMMENT ON SEQUENCE weir_internal.advance_id_seq IS 'numbers the recorded advances';

@@ -110,7 +110,7 @@ CREATE FUNCTION filled() RETURNS void LANGUAGE sql AS $$
 	INSERT INTO log VALUES (1, 1);
 	INSERT INTO latest VALUES (1, 1);
 	UPDATE weir_internal.stream_state SET applied_offsets = '{100,101}', max_event_times = '{NULL,NULL}',
-		last_record_timestamps = '{2024-01-01 00:20Z,2024-01-01 00:20Z}';
+		max_record_timestamps = '{2024-01-01 00:20Z,2024-01-01 00:20Z}';
 $$;
 CREATE VIEW sought AS SELECT m.name, e.seek_generation, e.seek_to, e.seek_forward, e.seek_floor
 	FROM weir_internal.stream_state e JOIN weir_internal.stream m USING (stream_id);

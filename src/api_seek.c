@@ -15,9 +15,11 @@
  *	window			state goes; target rows of windows that start at or after
  *					the position go; windows begun earlier are incomplete and
  *					not emitted (seek_floor).  For 'earliest' the floor is
- *					-infinity, for a time that time; for offsets and 'latest'
- *					only the rows there can tell: it stays NULL, the stream's
- *					worker finds it and clears the target then.
+ *					-infinity.  A position is a time of Kafka's, or offsets:
+ *					for a source whose event time is Kafka's, the floor is
+ *					that time; else only the rows there can tell, so it stays
+ *					NULL, and the stream's worker finds it and clears the
+ *					target then (stream_floor.c).
  *	aggregate		'earliest' clears state and target rows; forward keeps
  *					both and skips what lies between (seek_forward).
  *	row, unkeyed	forward keeps all; back empties a target that weir made
@@ -25,8 +27,10 @@
  *	row, keyed		nothing to clear: rows are written by key.
  *
  * Whether a position is forward is judged without the broker: offsets by the
- * applied ones, a time by the Kafka timestamps applied, and seek_forward
- * keeps the ingest worker from resolving to below what is applied.
+ * applied ones, a time by the greatest Kafka timestamps applied, and
+ * seek_forward keeps the ingest worker from resolving to below what is
+ * applied.  What cannot be compared is not forward: a time, when a record
+ * without a timestamp was applied; offsets, when the topic is another one.
  *
  * advance_watermark() records a row a stream; the ingest worker notes the
  * end offsets in it, the stream's worker applies it when it has applied all
@@ -89,9 +93,11 @@ is_forward(const Seek *seek)
 	CatalogArg	args[] = {
 		CATALOG_INT4(seek->def->stream_id),
 		CATALOG_TIME(seek->to->time, seek->to->kind != POSITION_TIME),
-		CATALOG_JSONB((Jsonb *) NULL)
+		CATALOG_JSONB((Jsonb *) NULL),
+		CATALOG_INT4(seek->def->source_id),
+		CATALOG_TEXT(WEIR_SQLSTATE_IDENTITY)
 	};
-	uint64		behind = 0;
+	uint64		behind;
 
 	if (seek->to->kind == POSITION_LATEST)
 		return true;
@@ -106,9 +112,13 @@ is_forward(const Seek *seek)
 	catalog_begin(&access);
 	behind = catalog_execute("SELECT 1 FROM weir_internal.progress"
 							 " WHERE stream_id = $1"
-							 " AND (last_record_timestamp >= $2"
+							 " AND (max_record_timestamp >= $2"
 							 "	OR ($3 -> kafka_partition::text)::int8"
-							 "	  < applied_offset)",
+							 "	  < applied_offset)"
+							 " UNION ALL"
+							 " SELECT 1 FROM weir_internal.source"
+							 " WHERE source_id = $4 AND stopped_sqlstate = $5"
+							 " AND $3 IS NOT NULL",
 							 lengthof(args), args);
 	catalog_end(&access);
 	return behind == 0;
@@ -131,6 +141,16 @@ another_stream_writes(const StreamDef *def)
 	return n > 0;
 }
 
+/* Is the event time of a stream's rows their Kafka timestamp? */
+static bool
+event_time_is_kafkas(const StreamDef *def)
+{
+	const SourceDef *source = catalog_source_by_id(def->source_id, false);
+	char	   *name = get_attname(def->source_relid, source->event_time, false);
+
+	return strcmp(name, "kafka_timestamp") == 0;
+}
+
 static void
 plan_window_seek(Seek *seek)
 {
@@ -143,7 +163,7 @@ plan_window_seek(Seek *seek)
 			break;
 		case POSITION_TIME:
 			seek->floor = seek->to->time;
-			seek->floor_known = true;
+			seek->floor_known = event_time_is_kafkas(seek->def);
 			break;
 		case POSITION_LATEST:
 		case POSITION_OFFSETS:
@@ -294,7 +314,8 @@ record_seek(const Seek *seek)
 		CATALOG_INT4(seek->def->stream_id),
 		CATALOG_TEXT(to),
 		CATALOG_BOOL(seek->forward),
-		CATALOG_TIME(seek->floor, !seek->floor_known)
+		CATALOG_TIME(seek->floor, !seek->floor_known),
+		CATALOG_TIME(seek->to->time, seek->to->kind != POSITION_TIME)
 	};
 	CatalogArg	source[] = {
 		CATALOG_INT4(seek->def->source_id),
@@ -306,6 +327,7 @@ record_seek(const Seek *seek)
 						" seek_generation = seek_generation + 1,"
 						" seek_to = $2, seek_forward = $3, seek_floor = $4,"
 						" floor_pending = $4 IS NULL,"
+						" seek_time = $5, has_rows = false,"
 						" watermark = CASE WHEN $3 THEN watermark END"
 						" WHERE stream_id = $1",
 						lengthof(args), args) != 1)

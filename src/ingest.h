@@ -108,6 +108,8 @@ typedef struct Ingest
 	TupleTableSlot **slots;		/* INGEST_MAX_RECORDS of them */
 	int64	   *next;			/* per partition: next offset to stage */
 	TimestampTz *max_event;		/* per partition, of the batch at hand */
+	TimestampTz *newest;		/* per partition, greatest Kafka timestamp of
+								 * the batch at hand, as in PartitionShared */
 	int64	   *staged;			/* per partition: rows staged since the start */
 	TimestampTz *last;			/* per partition: Kafka timestamp of the
 								 * record at next - 1; DT_NOBEGIN: unknown */

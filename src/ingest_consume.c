@@ -202,12 +202,17 @@ tally_outcomes(Ingest *ingest, BatchTally *tally)
 	tally->range.min_kafka = DT_NOEND;
 	tally->range.records = tally->nrecords;
 	for (int p = 0; p < ingest->npartitions; p++)
-		ingest->max_event[p] = DT_NOBEGIN;
+		ingest->max_event[p] = ingest->newest[p] = DT_NOBEGIN;
 	for (int i = 0; i < tally->nrecords; i++)
 	{
 		const DecodeOutcome *outcome = &tally->outcomes[i];
 		const KafkaMessage *m = &tally->records[i];
 		TimestampTz *max_event = &ingest->max_event[m->partition];
+		TimestampTz *newest = &ingest->newest[m->partition];
+		TimestampTz stamp = kafka_time(m->timestamp_ms);
+
+		*newest = Max(*newest,
+					  TIMESTAMP_IS_NOBEGIN(stamp) ? DT_NOEND : stamp);
 
 		if (outcome->has_event_time && outcome->event_time > *max_event)
 			*max_event = outcome->event_time;
@@ -217,9 +222,8 @@ tally_outcomes(Ingest *ingest, BatchTally *tally)
 			if ((outcome->has_event_time || outcome->future) &&
 				outcome->event_time < tally->range.min_event)
 				tally->range.min_event = outcome->event_time;
-			if (!TIMESTAMP_IS_NOBEGIN(kafka_time(m->timestamp_ms)))
-				tally->range.min_kafka = Min(tally->range.min_kafka,
-											 kafka_time(m->timestamp_ms));
+			if (!TIMESTAMP_IS_NOBEGIN(stamp))
+				tally->range.min_kafka = Min(tally->range.min_kafka, stamp);
 		}
 		else if (outcome->result == DECODE_DEAD)
 			tally->ndead++;

@@ -139,6 +139,7 @@ typedef struct NewStream
 	int32		stream_id;
 	bool		fresh;			/* has no position at all, or was sought */
 	bool		forward;		/* sought, but never to below what is applied */
+	bool		floor_pending;	/* sought, and partitions tell the floor */
 	char	   *start;
 	int64		seek_generation;	/* that start belongs to */
 } NewStream;
@@ -159,6 +160,7 @@ streams_without_position(Ingest *ingest)
 	n = catalog_execute("SELECT st.stream_id, "
 						"ss.applied_offsets IS NULL OR "
 						"ss.seek_to IS NOT NULL, ss.seek_forward, "
+						"ss.floor_pending, "
 						"coalesce(ss.seek_to, st.start_from, src.start_from), "
 						"ss.seek_generation "
 						"FROM weir_internal.stream st "
@@ -180,6 +182,7 @@ streams_without_position(Ingest *ingest)
 		stream->stream_id = catalog_next_int4(&row);
 		stream->fresh = catalog_next_bool(&row);
 		stream->forward = catalog_next_bool(&row);
+		stream->floor_pending = catalog_next_bool(&row);
 		stream->start = catalog_next_text(&row);
 		stream->seek_generation = catalog_next_int8(&row);
 	}
@@ -194,6 +197,8 @@ typedef struct Stored
 	int64	   *offsets;
 	TimestampTz *events;		/* greatest event times; DT_NOBEGIN: none */
 	TimestampTz *lasts;			/* Kafka timestamps of the last records */
+	TimestampTz *newest;		/* greatest ones; DT_NOBEGIN: none applied */
+	TimestampTz *bounds;		/* see stream_floor.c */
 	int32		incarnation;	/* of the topic that they belong to */
 } Stored;
 
@@ -216,7 +221,8 @@ lock_stored(const NewStream *stream, Stored *stored)
 	catalog_lock_stream(stream->stream_id);
 	catalog_begin(&access);
 	if (catalog_execute("SELECT applied_offsets, max_event_times, "
-						"last_record_timestamps, "
+						"last_record_timestamps, max_record_timestamps, "
+						"floor_bounds, "
 						"coalesce(topic_incarnation, 0) "
 						"FROM weir_internal.stream_state "
 						"WHERE stream_id = $1 AND seek_generation = $2",
@@ -229,62 +235,114 @@ lock_stored(const NewStream *stream, Stored *stored)
 	stored->offsets = catalog_next_int8_array(&row, &stored->n);
 	stored->events = catalog_next_time_array(&row, &n, DT_NOBEGIN);
 	stored->lasts = catalog_next_time_array(&row, &n, DT_NOBEGIN);
+	stored->newest = catalog_next_time_array(&row, &n, DT_NOBEGIN);
+	stored->bounds = catalog_next_time_array(&row, &n, DT_NOEND);
 	stored->incarnation = catalog_next_int4(&row);
 	catalog_end(&access);
 	return true;
 }
 
-/*
- * Write first positions.  Those that are there already stay, unless the
- * stream was sought; sought forward, it stays where it is further.  Nothing
- * is kept of another topic.
- */
-static void
-write_positions(Ingest *ingest, const NewStream *stream,
-				const Stored *stored, const int64 *offsets)
+static TimestampTz
+time_of(const TimestampTz *times, int p, TimestampTz none)
 {
-	CatalogAccess access;
-	bool		forward = stream->forward &&
-	stored->incarnation == ingest->source->topic_incarnation;
-	int			n = stream->fresh && !forward ? ingest->npartitions :
-	Max(ingest->npartitions, stored->n);
-	Stored		new = {n};
-	const char *cluster = ingest->cluster_id[0] ? ingest->cluster_id : NULL;
+	return times != NULL ? times[p] : none;
+}
 
+/*
+ * After a seek whose floor the partitions tell: up to which event time is
+ * known to be missing of one that now begins at this offset?
+ */
+static TimestampTz
+floor_bound(const Stored *stored, bool same_topic, int p, int64 offset,
+			int64 low)
+{
+	TimestampTz before;
+
+	if (offset <= low)
+		return DT_NOEND;
+	if (!same_topic || p >= stored->n || offset < stored->offsets[p])
+		return DT_NOBEGIN;
+
+	/* from two seeks ago, when nothing has come since the last one */
+	before = time_of(stored->bounds, p, DT_NOEND);
+	return Max(time_of(stored->events, p, DT_NOBEGIN),
+			   TIMESTAMP_IS_NOEND(before) ? DT_NOBEGIN : before);
+}
+
+/*
+ * The new position of a stream.  What is there already stays, unless the
+ * stream was sought; sought forward, a partition of which something has been
+ * applied stays where it is further.  Nothing is kept of another topic.
+ */
+static Stored
+new_positions(Ingest *ingest, const NewStream *stream, const Stored *stored,
+			  const int64 *offsets, const int64 *low)
+{
+	bool		same_topic =
+	stored->incarnation == ingest->source->topic_incarnation;
+	bool		keep = !stream->fresh || (stream->forward && same_topic);
+	Stored		new = {0};
+	int			n = keep ? Max(ingest->npartitions, stored->n) :
+	ingest->npartitions;
+
+	new.n = n;
 	new.offsets = palloc(sizeof(int64) * n);
 	new.events = palloc(sizeof(TimestampTz) * n);
 	new.lasts = palloc(sizeof(TimestampTz) * n);
+	new.newest = palloc(sizeof(TimestampTz) * n);
+	new.bounds = palloc(sizeof(TimestampTz) * n);
 	for (int p = 0; p < n; p++)
 	{
-		bool		kept = p < stored->n &&
-		(!stream->fresh || (forward && p >= ingest->npartitions) ||
-		 (forward && stored->offsets[p] >= offsets[p]));
+		bool		old = keep && p < stored->n;
+		TimestampTz newest = old ? time_of(stored->newest, p, DT_NOBEGIN) :
+		DT_NOBEGIN;
+		bool		stays = old &&
+		(!stream->fresh || p >= ingest->npartitions ||
+		 (stored->offsets[p] >= offsets[p] && !TIMESTAMP_IS_NOBEGIN(newest)));
 
-		new.offsets[p] = kept ? stored->offsets[p] : offsets[p];
-		new.lasts[p] = kept ? stored->lasts[p] : DT_NOBEGIN;
-		new.events[p] = kept || (p < stored->n && forward) ?
-			stored->events[p] : DT_NOBEGIN;
+		new.offsets[p] = stays ? stored->offsets[p] : offsets[p];
+		new.lasts[p] = stays ? time_of(stored->lasts, p, DT_NOBEGIN) :
+			DT_NOBEGIN;
+		new.events[p] = old ? time_of(stored->events, p, DT_NOBEGIN) :
+			DT_NOBEGIN;
+		new.newest[p] = newest;
+		if (stream->fresh && stream->floor_pending)
+			new.bounds[p] = floor_bound(stored, same_topic, p, offsets[p],
+										low[p]);
+		else
+			new.bounds[p] = p < stored->n ?
+				time_of(stored->bounds, p, DT_NOEND) : DT_NOEND;
 	}
+	return new;
+}
+
+static void
+write_positions(Ingest *ingest, const NewStream *stream, const Stored *new)
+{
+	CatalogAccess access;
+	const char *cluster = ingest->cluster_id[0] ? ingest->cluster_id : NULL;
+	CatalogArg	args[] = {
+		CATALOG_INT4(stream->stream_id),
+		CATALOG_INT8S(new->offsets, new->n),
+		CATALOG_TIMES(new->events, new->n, DT_NOBEGIN),
+		CATALOG_TIMES(new->lasts, new->n, DT_NOBEGIN),
+		CATALOG_TIMES(new->newest, new->n, DT_NOBEGIN),
+		CATALOG_TIMES(new->bounds, new->n, DT_NOEND),
+		CATALOG_TEXT(cluster),
+		CATALOG_INT4(ingest->source->topic_incarnation),
+		CATALOG_BOOL(stream->fresh)
+	};
 
 	catalog_begin(&access);
-	{
-		CatalogArg	args[] = {
-			CATALOG_INT4(stream->stream_id),
-			CATALOG_INT8S(new.offsets, n),
-			CATALOG_TIMES(new.events, n, DT_NOBEGIN),
-			CATALOG_TIMES(new.lasts, n, DT_NOBEGIN),
-			CATALOG_TEXT(cluster),
-			CATALOG_INT4(ingest->source->topic_incarnation),
-			CATALOG_BOOL(stream->fresh)
-		};
-
-		catalog_execute("UPDATE weir_internal.stream_state SET "
-						"applied_offsets = $2, max_event_times = $3, "
-						"last_record_timestamps = $4, cluster_id = "
-						"CASE WHEN $7 THEN $5 ELSE coalesce(cluster_id, $5) END, "
-						"topic_incarnation = $6, seek_to = NULL "
-						"WHERE stream_id = $1", lengthof(args), args);
-	}
+	catalog_execute("UPDATE weir_internal.stream_state SET "
+					"applied_offsets = $2, max_event_times = $3, "
+					"last_record_timestamps = $4, "
+					"max_record_timestamps = $5, "
+					"floor_bounds = CASE WHEN floor_pending THEN $6 END, "
+					"cluster_id = "
+					"CASE WHEN $9 THEN $7 ELSE coalesce(cluster_id, $7) END, "
+					"topic_incarnation = $8, seek_to = NULL "
+					"WHERE stream_id = $1", lengthof(args), args);
 	catalog_end(&access);
 }
 
@@ -336,9 +394,11 @@ position_resolve_new(Ingest *ingest)
 	{
 		NewStream  *stream = lfirst(lc);
 		int64	   *offsets;
+		int64	   *low = NULL;
 		char	   *skipped = NULL;
 		StreamShared *shared;
 		Stored		stored;
+		Stored		new;
 
 		MemoryContextSwitchTo(ingest->batch_cxt);
 		worker_activity("resolving the first position of stream %d",
@@ -347,10 +407,13 @@ position_resolve_new(Ingest *ingest)
 		PushActiveSnapshot(GetTransactionSnapshot());
 		MemoryContextSwitchTo(ingest->batch_cxt);
 		offsets = resolve(ingest, stream->fresh ? stream->start : "earliest");
+		if (stream->fresh && stream->floor_pending)
+			low = resolve(ingest, "earliest");
 		if (lock_stored(stream, &stored))
 		{
 			skipped = skipped_text(ingest, &stored, offsets);
-			write_positions(ingest, stream, &stored, offsets);
+			new = new_positions(ingest, stream, &stored, offsets, low);
+			write_positions(ingest, stream, &new);
 		}
 
 		/* Not taken back by a crash: a start from 'latest' skips records. */
@@ -654,6 +717,9 @@ position_learn_partitions(Ingest *ingest)
 	ingest->max_event = MemoryContextAllocZero(ingest->cxt,
 											   sizeof(TimestampTz) *
 											   ingest->npartitions);
+	ingest->newest = MemoryContextAllocZero(ingest->cxt,
+											sizeof(TimestampTz) *
+											ingest->npartitions);
 	ingest->staged = MemoryContextAllocZero(ingest->cxt, sizeof(int64) *
 											ingest->npartitions);
 	ingest->last = MemoryContextAlloc(ingest->cxt, sizeof(TimestampTz) *

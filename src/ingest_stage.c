@@ -438,6 +438,8 @@ merge_marks(Ingest *ingest, int into, int from)
 		part->mark_rows[into] = part->mark_rows[from];
 		part->mark_event[into] = Max(part->mark_event[into],
 									 part->mark_event[from]);
+		part->mark_newest[into] = Max(part->mark_newest[into],
+									  part->mark_newest[from]);
 	}
 }
 
@@ -453,6 +455,7 @@ move_mark(Ingest *ingest, int to, int from)
 
 		part->mark_next[to] = part->mark_next[from];
 		part->mark_event[to] = part->mark_event[from];
+		part->mark_newest[to] = part->mark_newest[from];
 		part->mark_last[to] = part->mark_last[from];
 		part->mark_rows[to] = part->mark_rows[from];
 	}
@@ -559,6 +562,7 @@ stage_publish(Ingest *ingest, const StagedRange *range)
 			part->idle_since = 0;
 		part->next = part->mark_next[place] = ingest->next[p];
 		part->mark_event[place] = ingest->max_event[p];
+		part->mark_newest[place] = ingest->newest[p];
 		part->mark_last[place] = ingest->last[p];
 		part->mark_rows[place] = ingest->staged[p];
 		part->max_event_time = Max(part->max_event_time,

@@ -192,7 +192,8 @@ typedef struct StreamStatements
 
 	/*
 	 * The first event of each partition in the batch: (kafka_partition int,
-	 * event time timestamptz).
+	 * event time timestamptz, bool: is any event ahead of its record's Kafka
+	 * timestamp, or that not known?).
 	 */
 	char	   *first_events;
 

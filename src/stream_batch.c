@@ -104,6 +104,7 @@ take_mark(const StreamWorker *w, StreamBatch *batch, int place)
 		if (end <= batch->high[p])
 			continue;
 		batch->high[p] = end;
+		batch->newest[p] = Max(batch->newest[p], parts[p].mark_newest[place]);
 		if (end < parts[p].mark_next[place])
 		{
 			/* The rest of the mark, read later, will tell these. */
@@ -181,8 +182,13 @@ batch_choose(StreamWorker *w, StreamBatch *batch)
 	batch->staged = palloc(sizeof(int64) * w->npartitions);
 	memcpy(batch->staged, w->staged, sizeof(int64) * w->npartitions);
 	batch->last = palloc(sizeof(TimestampTz) * w->npartitions);
+	batch->newest = palloc(sizeof(TimestampTz) * w->npartitions);
 	for (int p = 0; p < w->npartitions; p++)
-		batch->max_event[p] = batch->last[p] = DT_NOBEGIN;
+		batch->max_event[p] = batch->last[p] = batch->newest[p] = DT_NOBEGIN;
+	batch->new_bounds = palloc(sizeof(TimestampTz) * w->npartitions);
+	memcpy(batch->new_bounds, w->floor_bounds,
+		   sizeof(TimestampTz) * w->npartitions);
+	batch->has_rows = w->has_rows;
 	batch->new_watermark = w->watermark;
 	batch->new_floor = w->floor;
 	batch->new_floor_pending = w->floor_pending;
@@ -291,119 +297,7 @@ count_rows(StreamWorker *w, StreamBatch *batch)
 		rows += batch->staged[p] - w->staged[p];
 	}
 	batch->nrows = rows;
-}
-
-/* Would a row with this event time not move the watermark? */
-static bool
-past_future_skew(const StreamWorker *w, TimestampTz event)
-{
-	return w->source->max_future_skew != WEIR_NO_DURATION &&
-		event > GetCurrentTimestamp() + w->source->max_future_skew;
-}
-
-/*
- * The first event times of the partitions in this batch, DT_NOBEGIN where it
- * has none.  Rows past max_future_skew are not the first ones.  Where the
- * filter let no others pass, the greatest event time is an upper bound as
- * well.  Of a mark that is read in part no greatest event time is known yet:
- * the first one is in its place, so that the partition is known from now on.
- */
-static TimestampTz *
-first_events(StreamWorker *w, StreamBatch *batch)
-{
-	TimestampTz *first = palloc(sizeof(TimestampTz) * w->npartitions);
-	StepArgs	args;
-	bool		isnull;
-
-	memcpy(first, batch->max_event, sizeof(TimestampTz) * w->npartitions);
-	step_args_init(&args, w, batch);
-	step_run(w, batch, STEP_FIRST_EVENTS, &args);
-	for (uint64 i = 0; i < step_rows(); i++)
-	{
-		int32		p = DatumGetInt32(step_datum(i, 1, &isnull));
-		TimestampTz event = DatumGetTimestampTz(step_datum(i, 2, &isnull));
-
-		if (isnull || p >= w->npartitions)
-			continue;
-		if (!TIMESTAMP_IS_NOBEGIN(batch->max_event[p]))
-			first[p] = Min(first[p], event);
-		else if (batch->staged[p] < 0 && !past_future_skew(w, event))
-			first[p] = batch->max_event[p] = event;
-	}
-	return first;
-}
-
-/* The floor that partitions tell whose first rows since the seek these are. */
-static TimestampTz
-first_events_floor(StreamWorker *w, StreamBatch *batch, TimestampTz floor)
-{
-	const TimestampTz *first = first_events(w, batch);
-
-	for (int p = 0; p < w->npartitions; p++)
-	{
-		if (TIMESTAMP_IS_NOBEGIN(Max(w->max_event[p], batch->max_event[p])))
-			batch->new_floor_pending = true;
-		if (TIMESTAMP_IS_NOBEGIN(w->max_event[p]) &&
-			!TIMESTAMP_IS_NOBEGIN(first[p]))
-			floor = Max(floor,
-						zone_upper(w->plan->event_zone,
-								   first[p] + w->source->max_out_of_orderness));
-	}
-	return floor;
-}
-
-static bool
-any_partition_told(const StreamWorker *w)
-{
-	for (int p = 0; p < w->npartitions; p++)
-		if (!TIMESTAMP_IS_NOBEGIN(w->max_event[p]))
-			return true;
-	return false;
-}
-
-/*
- * After a seek to offsets: rows before the position are missing, and their
- * event times lie at most max_out_of_orderness above those of any row after
- * it in their partition.  Windows that start later than that are complete;
- * their target rows go, since they are made anew.  A partition that shows
- * its first row later may raise the floor: then windows turn out to be
- * incomplete that were begun, and they go, too.
- *
- * Rows past max_future_skew that come before all others find a floor for the
- * time being, the wall clock; what it left out is cleared when the others
- * have told.
- */
-static void
-find_floor(StreamWorker *w, StreamBatch *batch)
-{
-	TimestampTz floor;
-	StepArgs	args;
-
-	if (!w->floor_pending)
-		return;
-	batch->new_floor_pending = false;
-	floor = first_events_floor(w, batch,
-							   any_partition_told(w) ? w->floor : DT_NOBEGIN);
-	if (TIMESTAMP_IS_NOBEGIN(floor))
-		floor = TIMESTAMP_IS_NOBEGIN(w->floor) ?
-			zone_upper(w->plan->event_zone, GetCurrentTimestamp()) : w->floor;
-	if (floor == w->floor)
-		return;
-	step_args_init(&args, w, batch);
-	if (TIMESTAMP_IS_NOBEGIN(w->floor))
-	{
-		args.watermark = floor;
-		step_run(w, batch, STEP_CLEAR_TARGET, &args);
-	}
-	else
-	{
-		args.watermark = Min(floor, w->floor);
-		args.hash_lo = Max(floor, w->floor);
-		step_run(w, batch, STEP_CLEAR_INCOMPLETE, &args);
-	}
-	batch->new_floor = floor;
-	w->options.windows_from = floor;
-	step_forget(w);
+	batch->has_rows |= rows > 0;
 }
 
 static void
@@ -557,6 +451,8 @@ publish(StreamWorker *w, StreamBatch *batch, TimestampTz started)
 		w->applied[p] = batch->high[p];
 		w->staged[p] = batch->staged[p];
 		w->max_event[p] = Max(w->max_event[p], batch->max_event[p]);
+		w->newest[p] = Max(w->newest[p], batch->newest[p]);
+		w->floor_bounds[p] = batch->new_bounds[p];
 		s->max_event_time = Max(s->max_event_time, w->max_event[p]);
 	}
 	w->watermark = batch->new_watermark;
@@ -567,6 +463,7 @@ publish(StreamWorker *w, StreamBatch *batch, TimestampTz started)
 	}
 	w->floor_pending = batch->new_floor_pending;
 	w->floor = batch->new_floor;
+	w->has_rows = batch->has_rows;
 	s->watermark = w->watermark;
 	s->watermark_held_by = batch->held_by;
 	s->rows_in += batch->nrows;
@@ -622,10 +519,12 @@ run_steps(StreamWorker *w, StreamBatch *batch, bool careful)
 	follow_check(w, false);
 	batch->snapshot = RegisterSnapshot(GetTransactionSnapshot());
 	PushActiveSnapshot(batch->snapshot);
+	floor_begin(w);
+	if (batch->rows)
+		count_rows(w, batch);
+	floor_find(w, batch);
 	if (batch->rows)
 	{
-		count_rows(w, batch);
-		find_floor(w, batch);
 		if (careful)
 			careful_apply(w, batch);
 		else
@@ -635,6 +534,7 @@ run_steps(StreamWorker *w, StreamBatch *batch, bool careful)
 		}
 	}
 	advance_watermark(w, batch);
+	floor_settle(w, batch);
 	close_windows(w, batch, careful);
 	follow_check(w, true);
 	progress_write(w, batch);

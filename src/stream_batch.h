@@ -96,9 +96,16 @@ typedef struct StreamWorker
 								 * counts them; -1: not known */
 	TimestampTz watermark;		/* DT_NOBEGIN: none */
 	int64		seek_generation;
+	TimestampTz *newest;		/* greatest Kafka timestamp applied;
+								 * DT_NOBEGIN: nothing was; DT_NOEND: a record
+								 * without one was */
+	bool		has_rows;		/* a row has come since the last seek */
+	TimestampTz seek_time;		/* the last seek was to this time of Kafka's;
+								 * DT_NOEND: it was not to a time */
 	TimestampTz floor;			/* since a seek: windows that start before it
 								 * are incomplete; DT_NOBEGIN: none */
-	bool		floor_pending;	/* the first rows read will tell it */
+	bool		floor_pending;	/* partitions still have to tell it */
+	TimestampTz *floor_bounds;	/* stream_floor.c */
 	TimestampTz oldest_end;		/* no window open that ends before this */
 	TimestampTz failed_until;	/* windows that end by then, or */
 	TimestampTz failed_from;	/* not before then, may have groups whose last
@@ -149,6 +156,8 @@ typedef struct StreamBatch
 	int64	   *staged;			/* per partition, up to high; see above */
 	TimestampTz *last;			/* per partition, Kafka timestamp of the
 								 * record at high - 1; DT_NOBEGIN: not known */
+	TimestampTz *newest;		/* per partition, greatest Kafka timestamp of
+								 * the batch, as in StreamWorker */
 	bool		moved;			/* some offset or event time changes */
 
 	/* filled in while it runs */
@@ -170,6 +179,8 @@ typedef struct StreamBatch
 	TimestampTz new_watermark;
 	TimestampTz new_floor;
 	bool		new_floor_pending;
+	TimestampTz *new_bounds;
+	bool		has_rows;
 	bool		advanced;		/* a recorded advance was applied */
 	int32		held_by;
 	ItemPointerData place;		/* of the stream's row, then */
@@ -193,6 +204,11 @@ extern void progress_advance_done(StreamWorker *w);
 extern TimestampTz watermark_compute(StreamWorker *w,
 									 const StreamBatch *batch,
 									 int32 *held_by);
+
+/* stream_floor.c: after a seek */
+extern void floor_begin(StreamWorker *w);
+extern void floor_find(StreamWorker *w, StreamBatch *batch);
+extern void floor_settle(StreamWorker *w, StreamBatch *batch);
 
 /* stream_batch.c */
 extern bool batch_choose(StreamWorker *w, StreamBatch *batch);

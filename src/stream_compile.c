@@ -664,14 +664,16 @@ compile_first_events(const CompileContext *c)
 
 	if (getBaseType(get_atttype(c->plan->source_relid,
 								parts->event_time)) == TIMESTAMPTZOID)
-		event = psprintf("min(v.%s)", name);
+		event = psprintf("v.%s", name);
 	else
-		event = psprintf("min(v.%s)::timestamp AT TIME ZONE 'UTC'", name);
-	return psprintf("SELECT v.kafka_partition, %s AS first_event\n"
+		event = psprintf("v.%s::timestamp AT TIME ZONE 'UTC'", name);
+	return psprintf("SELECT v.kafka_partition, min(%s) AS first_event,\n"
+					"\tbool_or(coalesce(%s > v.kafka_timestamp, true)) AS ahead\n"
 					"FROM %s AS v\n"
 					"WHERE v." SEGMENT_TID " >= $1 AND v." SEGMENT_TID " < $2\n"
 					"\tAND weir_internal.in_batch(v.kafka_partition, v.kafka_offset, $3, $4)\n"
-					"GROUP BY v.kafka_partition", event, c->segment_view);
+					"GROUP BY v.kafka_partition", event, event,
+					c->segment_view);
 }
 
 static void

@@ -43,13 +43,36 @@
 	"applied_offsets = $6 || s.applied_offsets[$3 + 1:], " \
 	"max_event_times = $7 || s.max_event_times[$3 + 1:], " \
 	"last_record_timestamps = $8 || s.last_record_timestamps[$3 + 1:], " \
-	"watermark = $9, seek_floor = $10, floor_pending = $11 "
+	"max_record_timestamps = $9 || s.max_record_timestamps[$3 + 1:], " \
+	"watermark = $10, seek_floor = $11, floor_pending = $12, " \
+	"floor_bounds = CASE WHEN $12 THEN $13 || s.floor_bounds[$3 + 1:] END, " \
+	"has_rows = $14 "
 #define WRITE_CONDITION \
 	" AND s.applied_offsets[:$3] = $4 " \
 	"AND s.watermark IS NOT DISTINCT FROM $5 RETURNING s.ctid"
 
 static SPIPlanPtr lock_plans[2] = {NULL};
 static SPIPlanPtr write_plans[2] = {NULL};
+
+/* Times by partition; all of them none when there are none. */
+static TimestampTz *
+next_times(const StreamWorker *w, CatalogRow *row, TimestampTz none)
+{
+	int			n;
+	TimestampTz *times = catalog_next_time_array(row, &n, none);
+
+	if (times == NULL)
+	{
+		times = MemoryContextAlloc(row->caller, sizeof(TimestampTz) *
+								   Max(w->npartitions, 1));
+		for (n = 0; n < w->npartitions; n++)
+			times[n] = none;
+	}
+	if (n != w->npartitions)
+		elog(ERROR, "positions of stream %d do not fit together",
+			 w->def->stream_id);
+	return times;
+}
 
 /*
  * Read all of it, in the caller's transaction.  False: the first positions
@@ -64,7 +87,6 @@ progress_read(StreamWorker *w)
 	bool		isnull;
 	bool		sought;
 	Datum		d;
-	int			n;
 	MemoryContext old;
 
 	MemoryContextReset(w->progress_cxt);
@@ -72,8 +94,10 @@ progress_read(StreamWorker *w)
 	catalog_begin(&access);
 	if (catalog_execute("SELECT ctid, watermark, seek_generation, "
 						"seek_to IS NOT NULL, seek_floor, floor_pending, "
+						"has_rows, seek_time, "
 						"applied_offsets, max_event_times, "
-						"last_record_timestamps "
+						"last_record_timestamps, max_record_timestamps, "
+						"floor_bounds "
 						"FROM weir_internal.stream_state "
 						"WHERE stream_id = $1", 1, id) != 1)
 		elog(ERROR, "stream %d has no state", w->def->stream_id);
@@ -87,20 +111,14 @@ progress_read(StreamWorker *w)
 	d = catalog_next_datum(&row, &isnull);
 	w->floor = isnull ? DT_NOBEGIN : DatumGetTimestampTz(d);
 	w->floor_pending = catalog_next_bool(&row);
-	if (w->options.windows_from != (isnull ? 0 : w->floor))
-	{
-		w->options.windows_from = isnull ? 0 : w->floor;
-		step_forget(w);
-	}
+	w->has_rows = catalog_next_bool(&row);
+	d = catalog_next_datum(&row, &isnull);
+	w->seek_time = isnull ? DT_NOEND : DatumGetTimestampTz(d);
 	w->applied = catalog_next_int8_array(&row, &w->npartitions);
-	w->max_event = catalog_next_time_array(&row, &n, DT_NOBEGIN);
-	if (n != w->npartitions)
-		elog(ERROR, "positions of stream %d do not fit together",
-			 w->def->stream_id);
-	w->last = catalog_next_time_array(&row, &n, DT_NOBEGIN);
-	if (n != w->npartitions)
-		elog(ERROR, "positions of stream %d do not fit together",
-			 w->def->stream_id);
+	w->max_event = next_times(w, &row, DT_NOBEGIN);
+	w->last = next_times(w, &row, DT_NOBEGIN);
+	w->newest = next_times(w, &row, DT_NOBEGIN);
+	w->floor_bounds = next_times(w, &row, DT_NOEND);
 	catalog_end(&access);
 
 	if (sought)
@@ -192,7 +210,9 @@ is_changed(const StreamWorker *w, const StreamBatch *batch)
 {
 	for (int p = 0; p < w->npartitions; p++)
 		if (batch->high[p] != w->applied[p] ||
-			batch->max_event[p] > w->max_event[p])
+			batch->max_event[p] > w->max_event[p] ||
+			batch->newest[p] > w->newest[p] ||
+			batch->new_bounds[p] != w->floor_bounds[p])
 			return true;
 	return batch->new_watermark != w->watermark ||
 		batch->new_floor != w->floor ||
@@ -208,6 +228,7 @@ progress_write(StreamWorker *w, StreamBatch *batch)
 	int			n = w->npartitions;
 	TimestampTz *events = palloc(sizeof(TimestampTz) * n);
 	TimestampTz *lasts = palloc(sizeof(TimestampTz) * n);
+	TimestampTz *newest = palloc(sizeof(TimestampTz) * n);
 	bool		isnull;
 
 	batch->place = w->place;
@@ -218,6 +239,7 @@ progress_write(StreamWorker *w, StreamBatch *batch)
 		events[p] = Max(w->max_event[p], batch->max_event[p]);
 		lasts[p] = batch->high[p] == w->applied[p] ? w->last[p] :
 			batch->last[p];
+		newest[p] = Max(w->newest[p], batch->newest[p]);
 	}
 	catalog_begin(&access);
 	{
@@ -230,11 +252,14 @@ progress_write(StreamWorker *w, StreamBatch *batch)
 			CATALOG_INT8S(batch->high, n),
 			CATALOG_TIMES(events, n, DT_NOBEGIN),
 			CATALOG_TIMES(lasts, n, DT_NOBEGIN),
+			CATALOG_TIMES(newest, n, DT_NOBEGIN),
 			CATALOG_TIME(batch->new_watermark,
 						 TIMESTAMP_IS_NOBEGIN(batch->new_watermark)),
 			CATALOG_TIME(batch->new_floor,
 						 TIMESTAMP_IS_NOBEGIN(batch->new_floor)),
-			CATALOG_BOOL(batch->new_floor_pending)
+			CATALOG_BOOL(batch->new_floor_pending),
+			CATALOG_TIMES(batch->new_bounds, n, DT_NOEND),
+			CATALOG_BOOL(batch->has_rows)
 		};
 
 		if (!run_on_row(write_plans, WRITE_STATEMENT, WRITE_CONDITION,

@@ -8,6 +8,9 @@
  * advances, and of the wall clock for on_idle; max_future_skew was judged
  * when the row was decoded.
  *
+ * An input from which no row has come since its stream began, or was sought,
+ * has no time of its own: on_idle does not move it.
+ *
  * A partition's watermark is its greatest event time applied less
  * max_out_of_orderness; the stream's is the least over its active
  * partitions.  A partition that has not given an event time yet is active
@@ -24,6 +27,9 @@
 
 #include "settings.h"
 #include "stream_batch.h"
+
+/* on_idle => 'advance' writes the watermark this often, in us. */
+#define ON_IDLE_STEP_US (10 * USECS_PER_SEC)
 
 /* Caller holds the slot's lock. */
 static bool
@@ -62,6 +68,21 @@ partition_watermark(const StreamWorker *w, TimestampTz event)
 }
 
 /*
+ * on_idle: is it time to go on with the wall clock?  Each step is a
+ * transaction, so only when it closes a window, or when the watermark has
+ * fallen behind.
+ */
+static bool
+worth_a_batch(const StreamWorker *w, TimestampTz watermark)
+{
+	if (TIMESTAMP_IS_NOBEGIN(watermark))
+		return false;
+	return watermark - ON_IDLE_STEP_US >= w->watermark ||
+		(w->plan->kind == STREAM_WINDOW &&
+		 w->oldest_end <= watermark - w->def->allowed_lateness);
+}
+
+/*
  * The watermark after the batch; batch->high and ->max_event are its
  * positions.  *held_by is the partition that is least, or -1.
  */
@@ -93,9 +114,11 @@ watermark_compute(StreamWorker *w, const StreamBatch *batch, int32 *held_by)
 	if (*held_by < 0)
 	{
 		/* all idle */
-		if (!w->def->on_idle_advance || w->slot == NULL)
+		if (!w->def->on_idle_advance || w->slot == NULL || !batch->has_rows)
 			return w->watermark;
 		least = partition_watermark(w, now);
+		if (!worth_a_batch(w, least))
+			return w->watermark;
 	}
 	return Max(w->watermark, least);
 }

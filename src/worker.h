@@ -144,6 +144,9 @@ typedef struct PartitionShared
 	TimestampTz mark_last[WEIR_MARKS];	/* Kafka timestamp of the record at
 										 * mark_next - 1; DT_NOBEGIN: there is
 										 * none, or it is not known */
+	TimestampTz mark_newest[WEIR_MARKS];	/* greatest Kafka timestamp;
+											 * DT_NOBEGIN: no record;
+											 * DT_NOEND: one has none */
 	int64		end_offset;		/* as the leader said it last; -1: unknown */
 	TimestampTz end_as_of;		/* ... when it was asked; 0: never */
 	int64		end_asked;		/* the answer to SlotShared.ends_asked */

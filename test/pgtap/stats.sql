@@ -158,7 +158,7 @@ SELECT results_eq($$ SELECT last_error, last_error_sqlstate
 RESET ROLE;
 UPDATE weir_internal.stream_state SET watermark = '2024-01-01 00:02Z',
 	applied_offsets = CASE s.name WHEN 'st_rows' THEN '{10,10}' ELSE '{20,5}' END::bigint[],
-	max_event_times = '{NULL,NULL}', last_record_timestamps = '{NULL,NULL}'
+	max_event_times = '{NULL,NULL}'
 	FROM weir_internal.stream s
 	WHERE s.stream_id = stream_state.stream_id AND s.name LIKE 'st\_%';
 SELECT set_config('weir_stats.state', state::text, true)
