@@ -3,8 +3,9 @@
  * api_drop.c
  *	  weir.drop_source() and weir.drop_stream().
  *
- * Locking: names, then the stream, which keeps its worker out of a new batch
- * and waits for the one under way, then the state table and the target.  The worker takes them in the same order.
+ * Locking: names, then the stream, which keeps its worker out of a batch
+ * (worker_hold.c), then the state table and the target.  The worker takes them
+ * in the same order.
  *
  * Dead letters stay: they are what did not get in, and their record outlives
  * the stream.
@@ -56,7 +57,7 @@ drop_stream(const StreamDef *stream)
 	char	   *state = NULL;
 	CatalogAccess access;
 
-	catalog_lock_stream(stream->stream_id);
+	worker_lock_stream(stream->stream_id, stream->source_id);
 
 	if (OidIsValid(stream->state))
 		state = api_qualified_name(stream->state);

@@ -78,7 +78,7 @@ lock_stream(const char *name)
 {
 	StreamDef  *def = api_own_stream(name);
 
-	catalog_lock_stream(def->stream_id);
+	worker_lock_stream(def->stream_id, def->source_id);
 	return api_own_stream(name);
 }
 

@@ -38,6 +38,9 @@
 #include "stream_execute.h"
 #include "worker.h"
 
+/* More windows a row than this are warned of. */
+#define MANY_WINDOWS 10000
+
 PG_FUNCTION_INFO_V1(weir_create_stream);
 
 static const OptionName stream_options[] = {
@@ -463,6 +466,19 @@ check_read_privileges(const StreamPlan *plan)
 					objects_of((Node *) plan->query));
 }
 
+/* One row then is a long batch. */
+static void
+warn_windows(const char *name, const StreamPlan *plan)
+{
+	if (plan->windows_per_row <= MANY_WINDOWS)
+		return;
+	ereport(WARNING,
+			errmsg("each row of stream \"%s\" lies in " INT64_FORMAT " windows",
+				   name, plan->windows_per_row),
+			errdetail("It is added to each of them, and each has a state a group."),
+			errhint("Take a longer slide, or a shorter size."));
+}
+
 Datum
 weir_create_stream(PG_FUNCTION_ARGS)
 {
@@ -499,5 +515,6 @@ weir_create_stream(PG_FUNCTION_ARGS)
 				  state);
 	worker_wakeup_at_commit();
 	api_warn_worker_slots();
+	warn_windows(args.name, plan);
 	PG_RETURN_OID(target);
 }

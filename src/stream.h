@@ -77,6 +77,9 @@ typedef struct StreamPlan
 	bool		uses_key;		/* reads kafka_key */
 	bool		uses_headers;
 	int64		window_size;	/* us, of the longest; 0: no window */
+	int64		windows_per_row;	/* 0: no window function */
+	bool		multiplies;		/* joins or functions may make many rows of
+								 * one, nobody knows how many */
 	EventZone  *event_zone;		/* NULL: windows are of the event time */
 	List	   *objects;		/* of char *: all that its statements may
 								 * find, by stream_read_stored() */

@@ -295,6 +295,7 @@ check_window(Query *query, FuncExpr *func, StreamPlan *plan)
 				 errmsg("windows in months are not supported in a stream in this release"),
 				 errhint("Give the size in days, hours and smaller units.")));
 	plan->window_size = window.units;
+	plan->windows_per_row = window.per_row;
 	parts->local_clock = window.local_clock;
 }
 
@@ -340,6 +341,23 @@ find_window(Query *query, StreamPlan *plan)
 		return;
 	stream_refuse_nullable(query, parts->window_rti, true);
 	check_window(query, func, plan);
+}
+
+/* Is there anything beside the source and its windows that gives rows? */
+static bool
+may_multiply(const Query *query, const StreamParts *parts)
+{
+	int			rti = 0;
+	ListCell   *lc;
+
+	foreach(lc, query->rtable)
+	{
+		rti++;
+		if (rti != parts->source_rti && rti != parts->window_rti &&
+			lfirst_node(RangeTblEntry, lc)->rtekind != RTE_JOIN)
+			return true;
+	}
+	return query->hasTargetSRFs;
 }
 
 static void
@@ -765,6 +783,7 @@ stream_analyze_with(const char *text, const StreamOptions *options,
 	stream_refuse_nullable(query, parts->source_rti, false);
 	find_window(query, plan);
 	stream_refuse_source_columns(query, parts, plan);
+	plan->multiplies = may_multiply(query, parts);
 
 	aggregated = query->hasAggs || query->groupClause != NIL ||
 		query->havingQual != NULL;

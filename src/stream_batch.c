@@ -5,7 +5,10 @@
  *
  * Choose: under the slot's lock, the marks of one segment that hold rows (or
  * offsets, or event times) past what is applied, whole marks, up to
- * weir.max_batch_rows.
+ * weir.max_batch_rows.  Where rows become many (windows, joins, functions
+ * that return sets) no more than that shall come out of a batch, either: by
+ * what came out of the last one, fewer go into the next, and a mark may be
+ * read in part.
  *
  * Then one transaction:
  *	1. AccessShareLock on the segment, held to commit
@@ -44,6 +47,9 @@
 #include "settings.h"
 #include "stream_batch.h"
 
+/* Where it is not known how many rows come of one, the first batch is small. */
+#define FIRST_BATCH_FRACTION 100
+
 /*
  * Up to where a mark may be read: a recorded advance of the watermark is
  * applied before any row after its end offsets.
@@ -78,8 +84,28 @@ mark_is_needed(const StreamWorker *w, int place)
 	return false;
 }
 
+/*
+ * How many offsets of each partition may be read of a mark that has more rows
+ * than the limit, of which each may become many.
+ */
+static int64
+offsets_allowed(const StreamWorker *w, const StreamBatch *batch, int place,
+				int64 limit)
+{
+	const MarkShared *mark = &w->slot->marks[place];
+	int			n = 0;
+
+	if (mark->rows <= limit || limit >= weir_max_batch_rows)
+		return PG_INT64_MAX;
+	for (int p = 0; p < w->slot->npartitions; p++)
+		n += mark_end(w, p, place) > batch->high[p] ? 1 : 0;
+	return Max(1, (int64) ((double) limit / Max(n, 1) *
+						   Max(1.0, (double) mark->records / mark->rows)));
+}
+
+/* Up to "offsets" of each partition past what is applied. */
 static void
-take_mark(const StreamWorker *w, StreamBatch *batch, int place)
+take_mark(const StreamWorker *w, StreamBatch *batch, int place, int64 offsets)
 {
 	const MarkShared *mark = &w->slot->marks[place];
 	PartitionShared *parts = worker_slot_partitions(w->slot);
@@ -103,6 +129,11 @@ take_mark(const StreamWorker *w, StreamBatch *batch, int place)
 
 		if (end <= batch->high[p])
 			continue;
+		if (end - w->applied[p] > offsets)
+		{
+			end = w->applied[p] + offsets;
+			batch->full = true;
+		}
 		batch->high[p] = end;
 		batch->newest[p] = Max(batch->newest[p], parts[p].mark_newest[place]);
 		if (end < parts[p].mark_next[place])
@@ -125,6 +156,7 @@ static void
 choose_marks(StreamWorker *w, StreamBatch *batch)
 {
 	SlotShared *slot = w->slot;
+	int64		limit = Min(w->row_limit, weir_max_batch_rows);
 	uint64		needed = slot->filling >= 0 ?
 	slot->segments[slot->filling].seq : slot->next_seq;
 
@@ -143,9 +175,10 @@ choose_marks(StreamWorker *w, StreamBatch *batch)
 		if (!mark_is_new(w, batch, place))
 			continue;
 		if (batch->moved &&
-			(mark->seq != batch->seq ||
-			 batch->nrows + mark->rows > weir_max_batch_rows))
+			(batch->full || mark->seq != batch->seq ||
+			 batch->nrows + mark->rows > limit))
 		{
+			batch->full |= mark->seq == batch->seq;
 			w->shared->batch_end = mark->number;
 			break;
 		}
@@ -157,7 +190,8 @@ choose_marks(StreamWorker *w, StreamBatch *batch)
 			batch->relid = slot->segments[mark->segment].relid;
 			batch->viewid = slot->segments[mark->segment].viewid;
 		}
-		take_mark(w, batch, place);
+		take_mark(w, batch, place, batch->moved ? PG_INT64_MAX :
+				  offsets_allowed(w, batch, place, limit));
 	}
 	batch->rows = batch->nrows > 0;
 	w->shared->held_seq = needed;
@@ -194,6 +228,10 @@ batch_choose(StreamWorker *w, StreamBatch *batch)
 	batch->new_floor_pending = w->floor_pending;
 	if (w->slot == NULL)
 		return true;
+	if (w->row_limit == 0)
+		w->row_limit = Max(1, weir_max_batch_rows /
+						   Max(w->plan->multiplies ? FIRST_BATCH_FRACTION : 1,
+							   w->plan->windows_per_row));
 
 	LWLockAcquire(&w->slot->lock, LW_SHARED);
 	mine = w->slot->epoch == w->epoch &&
@@ -308,6 +346,7 @@ apply_fast(StreamWorker *w, StreamBatch *batch)
 	step_args_init(&args, w, batch);
 	step_run(w, batch, STEP_APPLY, &args);
 	batch->rows_out_of_stage = step_int8(1);
+	batch->groups = step_int8(2);
 	batch->written = step_int8(3);
 	batch->deleted = step_int8(4);
 	batch->late_pairs = step_int8(5);
@@ -436,6 +475,26 @@ close_windows(StreamWorker *w, StreamBatch *batch, bool careful)
 	w->oldest_end = isnull ? DT_NOEND : DatumGetTimestampTz(d);
 }
 
+/*
+ * How many rows the next batch may have, so that what comes out of it keeps to
+ * weir.max_batch_rows, if each row brings as many as those of this one did.
+ */
+static void
+set_row_limit(StreamWorker *w, const StreamBatch *batch)
+{
+	int64		out = Max(batch->groups,
+						  Max(batch->rows_out_of_stage, batch->written));
+	double		limit;
+
+	if (batch->nrows == 0 || out == 0)
+		return;
+	limit = (double) weir_max_batch_rows * batch->nrows / out;
+
+	/* Groups grow less than rows do, which is found out in steps. */
+	limit = Min(limit, 4.0 * w->row_limit);
+	w->row_limit = Max(1, (int64) Min(limit, weir_max_batch_rows));
+}
+
 /* After the commit: what the batch did is the stream's position now. */
 static void
 publish(StreamWorker *w, StreamBatch *batch, TimestampTz started)
@@ -455,6 +514,7 @@ publish(StreamWorker *w, StreamBatch *batch, TimestampTz started)
 		w->floor_bounds[p] = batch->new_bounds[p];
 		s->max_event_time = Max(s->max_event_time, w->max_event[p]);
 	}
+	set_row_limit(w, batch);
 	w->watermark = batch->new_watermark;
 	if (batch->advanced)
 	{

@@ -106,6 +106,9 @@ typedef struct StreamWorker
 								 * are incomplete; DT_NOBEGIN: none */
 	bool		floor_pending;	/* partitions still have to tell it */
 	TimestampTz *floor_bounds;	/* stream_floor.c */
+	int64		row_limit;		/* of the next batch, so that no more than
+								 * weir.max_batch_rows come out of it; 0: not
+								 * known yet */
 	TimestampTz oldest_end;		/* no window open that ends before this */
 	TimestampTz failed_until;	/* windows that end by then, or */
 	TimestampTz failed_from;	/* not before then, may have groups whose last
@@ -158,6 +161,7 @@ typedef struct StreamBatch
 								 * record at high - 1; DT_NOBEGIN: not known */
 	TimestampTz *newest;		/* per partition, greatest Kafka timestamp of
 								 * the batch, as in StreamWorker */
+	bool		full;			/* more was there than the limits allow */
 	bool		moved;			/* some offset or event time changes */
 
 	/* filled in while it runs */
@@ -165,6 +169,7 @@ typedef struct StreamBatch
 	ItemPointerData *culprits;
 	int			nculprits;
 	int64		rows_out_of_stage;
+	int64		groups;			/* touched */
 	int64		written;
 	int64		deleted;
 	int64		late_pairs;		/* (row, window), as apply counted them */

@@ -160,6 +160,7 @@ apply_rest(Search *search, int64 from, int64 to)
 	if (error == NULL)
 	{
 		batch->rows_out_of_stage = search->counts[0];
+		batch->groups = search->counts[1];
 		batch->written = search->counts[2];
 		batch->deleted = search->counts[3];
 		batch->late_pairs = search->counts[4];
@@ -169,6 +170,7 @@ apply_rest(Search *search, int64 from, int64 to)
 		ReThrowError(error);
 	step_run(w, batch, STEP_MERGE_STATE, &args);
 	batch->rows_out_of_stage = step_int8(1);
+	batch->groups = step_int8(2);
 	batch->late_pairs = step_int8(5);
 	emit_range(search, PG_INT64_MIN, PG_INT64_MAX);
 }

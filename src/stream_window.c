@@ -364,6 +364,7 @@ stream_window_check(WindowArgs *args)
 			  args->slide, args->origin, args->zone);
 	args->months = grid.months;
 	args->units = grid.size;
+	args->per_row = (grid.size - 1) / grid.slide + 1;
 	args->local_clock = grid.zone != NULL &&
 		!pg_get_timezone_offset(grid.zone, &offset);
 }

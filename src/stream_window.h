@@ -23,6 +23,7 @@ typedef struct WindowArgs
 	/* Found by the check. */
 	bool		months;			/* units are months, else microseconds */
 	int64		units;			/* size */
+	int64		per_row;		/* so many windows has an instant, at most */
 	bool		local_clock;	/* windows follow a clock that changes */
 } WindowArgs;
 

@@ -218,6 +218,8 @@ typedef struct StreamShared
 	uint64		batch_end;		/* (slot) and of the first one after it */
 	bool		wants_catch_up; /* manager: give it a private slot */
 	bool		start_anew;		/* as a slot's */
+	pg_atomic_uint32 holds;		/* so many want to lock the stream */
+	volatile bool in_batch;		/* its worker has it locked, or is about to */
 	StreamState state;
 
 	/* statistics */
@@ -300,6 +302,7 @@ extern bool worker_slot_set_partitions(SlotShared *slot, int n);
 extern PartitionShared *worker_slot_partitions(SlotShared *slot);
 extern StreamShared *worker_stream_claim(int32 stream_id, int32 source_id);
 extern StreamShared *worker_stream_find(Oid dbid, int32 stream_id);
+extern StreamShared *worker_stream_hold(int32 stream_id, int32 source_id);
 extern void worker_forget(Oid dbid, List *sources, List *streams);
 extern int	worker_source_segments(int32 source_id, Oid *relids, int max);
 extern void worker_set_error(SharedError *error, int sqlerrcode,
@@ -344,6 +347,11 @@ extern void worker_wakeup_at_commit(void);
 
 /* Makes the launcher look at the databases again, at commit. */
 extern void worker_rescan_at_commit(void);
+
+/* worker_hold.c: seek and drop do not wait for a long batch */
+extern void worker_lock_stream(int32 stream_id, int32 source_id);
+extern bool worker_batch_begin(StreamShared *stream);
+extern void worker_batch_end(StreamShared *stream);
 
 /* worker_database.c: keep workers out of a database that is worked on. */
 extern void worker_database_hook_install(void);

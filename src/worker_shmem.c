@@ -320,19 +320,22 @@ worker_stream_find(Oid dbid, int32 stream_id)
 	return stream;
 }
 
-StreamShared *
-worker_stream_claim(int32 stream_id, int32 source_id)
+/*
+ * A stream's entry, made when it is not there; NULL when all are taken.
+ * Caller holds WeirShared.lock.
+ */
+static StreamShared *
+stream_entry(int32 stream_id, int32 source_id)
 {
-	StreamShared *stream;
+	StreamShared *stream = stream_lookup(MyDatabaseId, stream_id);
 
-	LWLockAcquire(&weir_shared->lock, LW_EXCLUSIVE);
-	stream = stream_lookup(MyDatabaseId, stream_id);
 	for (int i = 0; stream == NULL && i < weir_shared->nstreams; i++)
 	{
 		if (weir_shared->streams[i].in_use)
 			continue;
 		stream = &weir_shared->streams[i];
 		memset(stream, 0, sizeof(*stream));
+		pg_atomic_init_u32(&stream->holds, 0);
 		stream->in_use = true;
 		stream->dbid = MyDatabaseId;
 		stream->stream_id = stream_id;
@@ -343,6 +346,16 @@ worker_stream_claim(int32 stream_id, int32 source_id)
 		stream->watermark_held_by = -1;
 		stream->stats_reset = GetCurrentTimestamp();
 	}
+	return stream;
+}
+
+StreamShared *
+worker_stream_claim(int32 stream_id, int32 source_id)
+{
+	StreamShared *stream;
+
+	LWLockAcquire(&weir_shared->lock, LW_EXCLUSIVE);
+	stream = stream_entry(stream_id, source_id);
 	if (stream)
 		stream->pid = MyProcPid;
 	LWLockRelease(&weir_shared->lock);
@@ -352,6 +365,23 @@ worker_stream_claim(int32 stream_id, int32 source_id)
 				 errmsg("no free slot for a stream"),
 				 errhint("Increase weir.max_streams and restart the "
 						 "server.")));
+	return stream;
+}
+
+/*
+ * Announce that somebody wants to lock the stream (worker_hold.c); its entry
+ * stays as long.  NULL when there is no entry left for it.
+ */
+StreamShared *
+worker_stream_hold(int32 stream_id, int32 source_id)
+{
+	StreamShared *stream;
+
+	LWLockAcquire(&weir_shared->lock, LW_EXCLUSIVE);
+	stream = stream_entry(stream_id, source_id);
+	if (stream)
+		pg_atomic_fetch_add_u32(&stream->holds, 1);
+	LWLockRelease(&weir_shared->lock);
 	return stream;
 }
 
@@ -376,6 +406,7 @@ worker_forget(Oid dbid, List *sources, List *streams)
 		StreamShared *stream = &weir_shared->streams[i];
 
 		if (stream->in_use && stream->dbid == dbid && stream->pid == 0 &&
+			pg_atomic_read_u32(&stream->holds) == 0 &&
 			!list_member_int(streams, stream->stream_id))
 			stream->in_use = false;
 	}

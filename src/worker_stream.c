@@ -72,6 +72,7 @@ leave_stream(int code, Datum arg)
 	mine = shared->pid == MyProcPid;
 	if (mine)
 	{
+		worker_batch_end(shared);
 		shared->pid = 0;
 		shared->latch = NULL;
 	}
@@ -378,7 +379,7 @@ pace(const StreamWorker *w, const StreamBatch *batch, TimestampTz started)
 
 	if (w->def->batch_interval > 0)
 		return started + w->def->batch_interval;
-	if (batch->nrows >= weir_max_batch_rows / 4)
+	if (batch->full || batch->nrows >= weir_max_batch_rows / 4)
 		return started;
 	return started + took + Min(took * PACE_FACTOR, MAX_PACE_US);
 }
@@ -420,6 +421,7 @@ static long
 turn(StreamWorker *w, bool *careful, int *delay, TimestampTz *not_before)
 {
 	StreamBatch batch;
+	Attempt		result;
 	TimestampTz now = GetCurrentTimestamp();
 	bool		was_private = w->on_private;
 
@@ -458,7 +460,11 @@ turn(StreamWorker *w, bool *careful, int *delay, TimestampTz *not_before)
 		return w->def->on_idle_advance || w->on_private ?
 			TICK_MS : QUIET_TICK_MS;
 
-	switch (attempt(w, &batch, *careful))
+	if (!worker_batch_begin(w->shared))
+		return TICK_MS;
+	result = attempt(w, &batch, *careful);
+	worker_batch_end(w->shared);
+	switch (result)
 	{
 		case ATTEMPT_DONE:
 			/* rows that the target refuses seldom come alone */
