@@ -122,6 +122,8 @@ typedef struct Ingest
 	MemoryContext cxt;			/* lives as long as the worker */
 	MemoryContext batch_cxt;	/* reset per batch */
 	KafkaErrorClass trouble;	/* of the broker's, when an ERROR is */
+	TimestampTz last_batch;		/* when the last one was committed */
+	bool		last_small;		/* it was far from full, and all there was */
 	TimestampTz full_since;		/* the ring has been full since; 0: is not */
 } Ingest;
 
@@ -156,6 +158,7 @@ extern void stage_insert(Ingest *ingest, TupleTableSlot **slots, int nslots,
 						 StagedRange *range);
 extern void stage_publish(Ingest *ingest, const StagedRange *range);
 extern void stage_recycle(Ingest *ingest);
+extern TimestampTz stage_next_reader(Ingest *ingest);
 extern void stage_detach_slowest(Ingest *ingest);
 
 /* ingest_position.c: where to begin */
