@@ -77,7 +77,7 @@ SELECT source, stream, kafka_partition, state,
 	epoch, stats_reset
 FROM weir_internal.stat_source();
 COMMENT ON VIEW weir.stat_source IS
-'how ingest goes: a row per source, Kafka partition and slot (the shared staging ring, or the private one of a stream that catches up). Everybody sees source, stream, kafka_partition and state; the rest is NULL unless the caller has the rights of the source''s owner, of the stream''s on its private ring, or of pg_read_all_stats. Counters begin at stats_reset, or when the server started';
+'how ingest goes: a row per source, Kafka partition and slot (the shared staging ring, or the private one of a stream that catches up). Everybody sees source, stream, kafka_partition and state; the rest is NULL unless the caller has the rights of the source''s owner, of the stream''s on its private ring, or of pg_read_all_stats. Counters begin at stats_reset, or when the server started; they are NULL on a standby';
 COMMENT ON COLUMN weir.stat_source.source IS 'bare name of the source';
 COMMENT ON COLUMN weir.stat_source.stream IS 'stream that catches up through a private ring; NULL: the shared ring';
 COMMENT ON COLUMN weir.stat_source.kafka_partition IS 'partition of the topic; NULL: the topic has not been seen yet';
@@ -86,8 +86,8 @@ COMMENT ON COLUMN weir.stat_source.state IS
 COMMENT ON COLUMN weir.stat_source.applied_offset IS
 'all records below it have been applied by the streams attached to the slot (none attached: by all without a ring of their own); NULL: no stream has a position';
 COMMENT ON COLUMN weir.stat_source.fetched_offset IS 'all records below it have been read, and those that pass staged; lost with a restart';
-COMMENT ON COLUMN weir.stat_source.end_offset IS 'end of the partition as last heard (last stable offset), or fetched_offset if that is past it; NULL: not known';
-COMMENT ON COLUMN weir.stat_source.lag IS 'end_offset - applied_offset, in offsets, of which some may hold no record; NULL: not known';
+COMMENT ON COLUMN weir.stat_source.end_offset IS 'end of the partition as its leader said it last (last stable offset), or fetched_offset if that is past it; NULL: not known';
+COMMENT ON COLUMN weir.stat_source.lag IS 'end_offset - applied_offset, in offsets, of which some may hold no record: at least so much while the leader does not answer; NULL: not known, as when all of that has been applied and the leader does not answer';
 COMMENT ON COLUMN weir.stat_source.max_event_time IS 'greatest event time read that moves the watermark';
 COMMENT ON COLUMN weir.stat_source.idle IS 'at its end for idle_timeout without a doubt: does not hold the watermark of streams that have applied all of it';
 COMMENT ON COLUMN weir.stat_source.rows_in IS 'records read';
@@ -102,7 +102,7 @@ COMMENT ON COLUMN weir.stat_source.segments IS 'segments of the slot''s ring tha
 COMMENT ON COLUMN weir.stat_source.columns_never_found IS 'columns whose path was in no record so far, separated by commas, the same in all rows of a slot; NULL: none';
 COMMENT ON COLUMN weir.stat_source.held_by IS 'stream that the full ring waits for, the same in all rows of a slot; NULL: none';
 COMMENT ON COLUMN weir.stat_source.last_row_at IS 'when the last record was read';
-COMMENT ON COLUMN weir.stat_source.last_error IS 'why the source is stopped, else the slot''s last error; NULL: none since it went well';
+COMMENT ON COLUMN weir.stat_source.last_error IS 'why the source is stopped, or what keeps its worker from running, else the slot''s last error; NULL: none since it went well';
 COMMENT ON COLUMN weir.stat_source.last_error_sqlstate IS 'its SQLSTATE';
 COMMENT ON COLUMN weir.stat_source.last_error_at IS 'when; NULL: none, or before the server started';
 COMMENT ON COLUMN weir.stat_source.next_retry_at IS 'when the slot is tried again; NULL: nothing to retry, or not known';
@@ -128,11 +128,11 @@ SELECT stream, state, lag, lag_time, watermark, watermark_held_by,
 	stats_reset
 FROM weir_internal.stat_stream();
 COMMENT ON VIEW weir.stat_stream IS
-'how streams go, a row each. Everybody sees stream and state; the rest is NULL unless the caller has the rights of the stream''s owner or of pg_read_all_stats. Counters begin at stats_reset, or when the server started. open_windows, oldest_window_start, groups and state_bytes are looked up in the stream''s state table when a query asks for them: groups reads up to 16 MB of it, the others a few pages; they wait for no lock';
+'how streams go, a row each. Everybody sees stream and state; the rest is NULL unless the caller has the rights of the stream''s owner or of pg_read_all_stats. Counters begin at stats_reset, or when the server started; they are NULL on a standby. open_windows, oldest_window_start, groups and state_bytes are looked up in the stream''s state table when a query asks for them: groups reads up to 16 MB of it, the others a few pages; they wait for no lock';
 COMMENT ON COLUMN weir.stat_stream.stream IS 'name of the stream';
 COMMENT ON COLUMN weir.stat_stream.state IS
-'starting, running, catching_up (through a ring of its own), waiting (for its source, or its first position), paused (by weir.pause(), by weir.autostart, or until weir.adopt_database()), retrying (see last_error), failed (until weir.resume())';
-COMMENT ON COLUMN weir.stat_stream.lag IS 'end of all partitions, as last heard, less what is applied, in offsets, of which some may hold no record; NULL: not known';
+'starting, running, catching_up (through a ring of its own), waiting (for its source, see last_error, or its first position), paused (by weir.pause(), by weir.autostart, or until weir.adopt_database()), retrying (see last_error), failed (until weir.resume())';
+COMMENT ON COLUMN weir.stat_stream.lag IS 'end of all partitions, as their leaders said it last, less what is applied, in offsets, of which some may hold no record; NULL: not known, as when a leader does not answer';
 COMMENT ON COLUMN weir.stat_stream.lag_time IS
 'how far in event time the results are behind, at most, over the partitions with a lag: from the greatest event time applied to the greatest read, or to now where records have not been read yet; 0 without a lag, NULL: not known';
 COMMENT ON COLUMN weir.stat_stream.watermark IS 'as committed: all rows with an event time below it have been applied; NULL: none yet';
@@ -158,7 +158,7 @@ COMMENT ON COLUMN weir.stat_stream.groups IS 'rows of state: groups of open wind
 COMMENT ON COLUMN weir.stat_stream.state_bytes IS 'bytes of the state table with its indexes; NULL: a stream without state, or its state is locked';
 COMMENT ON COLUMN weir.stat_stream.windows_closed IS 'windows closed';
 COMMENT ON COLUMN weir.stat_stream.retries IS 'times that a batch was put off by an outage';
-COMMENT ON COLUMN weir.stat_stream.last_error IS 'why the stream has failed, else its last error; NULL: none since it went well';
+COMMENT ON COLUMN weir.stat_stream.last_error IS 'why the stream has failed or what it waits for (its source''s error, a worker), else its last error; NULL: none since it went well';
 COMMENT ON COLUMN weir.stat_stream.last_error_sqlstate IS 'its SQLSTATE';
 COMMENT ON COLUMN weir.stat_stream.last_error_at IS 'when; NULL: none, or before the server started';
 COMMENT ON COLUMN weir.stat_stream.next_retry_at IS 'when the batch is tried again; NULL: nothing to retry';

@@ -15,6 +15,9 @@
 #include "options.h"
 #include "stream.h"
 
+/* ERROR 25006 where nothing can be changed: a standby, for instance. */
+extern void api_require_writable(const char *function);
+
 /* Arguments; ERROR 22004 when NULL and what is given. */
 extern char *api_text_arg(FunctionCallInfo fcinfo, int n, const char *what);
 extern Jsonb *api_options_arg(FunctionCallInfo fcinfo, int n);

@@ -14,6 +14,8 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/namespace.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -35,6 +37,28 @@ weir_check_preload(PG_FUNCTION_ARGS)
 {
 	weir_require_preload();
 	PG_RETURN_VOID();
+}
+
+/*
+ * A function that changes something is refused before it looks at anything,
+ * where nothing can be changed: else what it meets first, a lock for
+ * instance, would be the reason.
+ */
+void
+api_require_writable(const char *function)
+{
+	weir_require_preload();
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				errmsg("cannot execute %s on a standby", function),
+				errhint("Call it on the primary; its effect is replicated here."));
+	if (XactReadOnly)
+		ereport(ERROR,
+				errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				errmsg("cannot execute %s in a read-only transaction",
+					   function),
+				errhint("Use a transaction that can write, as by SET TRANSACTION READ WRITE."));
 }
 
 char *

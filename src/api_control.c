@@ -56,7 +56,7 @@ update_either(const char *name, const char *for_source,
 Datum
 weir_pause(PG_FUNCTION_ARGS)
 {
-	weir_require_preload();
+	api_require_writable("weir.pause()");
 	update_either(api_text_arg(fcinfo, 0, "name"),
 				  "UPDATE weir_internal.source SET paused = true"
 				  " WHERE source_id = $1",
@@ -68,7 +68,7 @@ weir_pause(PG_FUNCTION_ARGS)
 Datum
 weir_resume(PG_FUNCTION_ARGS)
 {
-	weir_require_preload();
+	api_require_writable("weir.resume()");
 	update_either(api_text_arg(fcinfo, 0, "name"),
 				  "UPDATE weir_internal.source SET paused = false,"
 				  "  stopped_message = NULL, stopped_sqlstate = NULL"
@@ -214,7 +214,7 @@ weir_stat_reset(PG_FUNCTION_ARGS)
 Datum
 weir_adopt_database(PG_FUNCTION_ARGS)
 {
-	weir_require_preload();
+	api_require_writable("weir.adopt_database()");
 	if (!has_privs_of_role(GetUserId(), catalog_extension_owner()))
 		ereport(ERROR,
 				errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),

@@ -91,7 +91,7 @@ weir_drop_stream(PG_FUNCTION_ARGS)
 	char	   *target = NULL;
 	bool		drop_target;
 
-	weir_require_preload();
+	api_require_writable("weir.drop_stream()");
 	name = api_text_arg(fcinfo, 0, "name");
 	drop_target = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
 
@@ -153,7 +153,7 @@ weir_drop_source(PG_FUNCTION_ARGS)
 	CatalogAccess access;
 	CatalogArg	id;
 
-	weir_require_preload();
+	api_require_writable("weir.drop_source()");
 	name = api_text_arg(fcinfo, 0, "name");
 	cascade = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
 

@@ -292,7 +292,8 @@ request_text(const Seek *seek)
 	catalog_execute("SELECT (coalesce(jsonb_object_agg("
 					"  kafka_partition, applied_offset), '{}')"
 					" || $2::jsonb)::text"
-					" FROM weir_internal.progress WHERE stream_id = $1",
+					" FROM weir_internal.progress WHERE stream_id = $1"
+					" AND applied_offset >= 0",
 					lengthof(args), args);
 	catalog_row_begin(&r, &access, 0);
 	text = catalog_next_text(&r);
@@ -350,7 +351,7 @@ weir_seek(PG_FUNCTION_ARGS)
 	Seek		seek = {0};
 	char	   *name;
 
-	weir_require_preload();
+	api_require_writable("weir.seek()");
 	name = api_text_arg(fcinfo, 0, "stream");
 	seek.to = position_parse(api_text_arg(fcinfo, 1, "to"), "to");
 	seek.def = lock_stream(name);
@@ -384,7 +385,7 @@ weir_advance_watermark(PG_FUNCTION_ARGS)
 	bool		force;
 	CatalogAccess access;
 
-	weir_require_preload();
+	api_require_writable("weir.advance_watermark()");
 	source = api_own_source(api_text_arg(fcinfo, 0, "source"));
 	everything = PG_ARGISNULL(1);
 	if (!everything)

@@ -336,12 +336,6 @@ check_relation(Relation rel)
 {
 	TupleDesc	desc = RelationGetDescr(rel);
 
-	/* the view of a segment has one more */
-	if (desc->natts >= MaxHeapAttributeNumber)
-		ereport(ERROR,
-				errcode(ERRCODE_TOO_MANY_COLUMNS),
-				errmsg("a source can have at most %d columns",
-					   MaxHeapAttributeNumber - 1 - SOURCE_KAFKA_ATTRS));
 	check_kafka_columns(rel);
 	for (int i = 0; i < desc->natts; i++)
 	{
@@ -538,7 +532,7 @@ weir_create_source(PG_FUNCTION_ARGS)
 	AttrNumber	event_time;
 	List	   *objects = NIL;
 
-	weir_require_preload();
+	api_require_writable("weir.create_source()");
 	read_args(fcinfo, &args);
 	rv = api_relation_name(args.name, "name");
 

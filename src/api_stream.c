@@ -490,7 +490,7 @@ weir_create_stream(PG_FUNCTION_ARGS)
 	bool		target_created;
 	int32		id;
 
-	weir_require_preload();
+	api_require_writable("weir.create_stream()");
 	read_args(fcinfo, &args);
 
 	catalog_lock_names();

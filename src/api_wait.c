@@ -16,6 +16,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
@@ -27,6 +28,7 @@
 #include "api.h"
 #include "catalog_spi.h"
 #include "settings.h"
+#include "stats.h"
 #include "worker.h"
 
 PG_FUNCTION_INFO_V1(weir_wait_for);
@@ -60,7 +62,21 @@ static void
 check_progresses(const StreamDef *def)
 {
 	SourceDef  *source = catalog_source_by_id(def->source_id, false);
+	StreamShared *shared = worker_stream_find(MyDatabaseId, def->stream_id);
+	StatsReason paused = stats_workers_paused();
 
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				errmsg("cannot wait for stream \"%s\" on a standby",
+					   def->name),
+				errhint("Call weir.wait_for() on the primary; what has been applied there is replicated here."));
+	if (paused.message && (shared == NULL || shared->pid == 0))
+		ereport(ERROR,
+				errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				errmsg("cannot wait for stream \"%s\": no worker may run",
+					   def->name),
+				errdetail_internal("%s", paused.message));
 	if (def->paused)
 		not_now(def->name, "it is paused", "Use weir.resume().");
 	if (def->failed_message)
@@ -190,23 +206,29 @@ is_applied(Wait *wait)
 static void
 timed_out(const Wait *wait)
 {
-	SlotShared *slot = worker_slot_find(MyDatabaseId, wait->def->source_id, 0);
-	SharedError error = {0};
+	Stats	   *stats = stats_read();
+	StreamStats *stream = stats_stream(stats, wait->def->stream_id);
+	StatsReason reason = {NULL};
+	StringInfoData detail;
 
-	if (slot)
-		worker_read_error(&slot->error, &error);
+	if (stream)
+		reason = stats_stream_reason(stats, stream);
+	initStringInfo(&detail);
+	if (wait->npartitions == 0)
+		appendStringInfoString(&detail, "The end offsets are not known yet.");
+	else if (wait->behind == 0)
+		appendStringInfoString(&detail, "The lag is 0; a recorded advance of the watermark or a seek has not been applied.");
+	else
+		appendStringInfo(&detail, "The lag is " INT64_FORMAT " records in %d partitions.",
+						 wait->lag, wait->behind);
+	if (reason.message)
+		appendStringInfo(&detail, " The stream is %s: %s.",
+						 stats_stream_state(stats, stream), reason.message);
 	ereport(ERROR,
 			errcode(ERRCODE_QUERY_CANCELED),
 			errmsg("timeout while waiting for stream \"%s\"",
 				   wait->def->name),
-			wait->npartitions == 0 ?
-			errdetail("The end offsets are not known yet: %s.",
-					  error.sqlerrcode ? error.message :
-					  "the broker has not answered") :
-			wait->behind == 0 ?
-			errdetail("The lag is 0; a recorded advance of the watermark or a seek has not been applied.") :
-			errdetail("The lag is " INT64_FORMAT " records in %d partitions.",
-					  wait->lag, wait->behind),
+			errdetail_internal("%s", detail.data),
 			errhint("weir.stat_source and weir.stat_stream show what holds it; or give a longer \"timeout\"."));
 }
 

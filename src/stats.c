@@ -20,6 +20,7 @@
 
 #include <math.h>
 
+#include "access/xlog.h"
 #include "catalog/pg_authid_d.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -121,24 +122,20 @@ put_quantiles(StatRow *row, const SharedHistogram *histogram, int n,
 		put_ms(row, worker_histogram_quantile(histogram, quantiles[i]));
 }
 
-/*
- * last_error, last_error_sqlstate, last_error_at: the reason in the catalog
- * for which something stands still, else the last one in shared memory.
- */
+/* last_error, last_error_sqlstate, last_error_at */
 static void
-put_error(StatRow *row, const char *message, const char *sqlstate,
-		  const SharedError *error)
+put_reason(StatRow *row, StatsReason reason)
 {
-	bool		happened = error && error->sqlerrcode != 0;
+	put_text(row, reason.message);
+	put_text(row, reason.sqlstate);
+	put_time(row, reason.at);
+}
 
-	if (message == NULL && happened)
-	{
-		message = error->message;
-		sqlstate = error_sqlstate(error->sqlerrcode);
-	}
-	put_text(row, message);
-	put_text(row, sqlstate);
-	put_time(row, happened ? error->at : 0);
+/* A counter: NULL on a standby, where nobody counts. */
+static void
+put_counter(StatRow *row, bool known, int64 value)
+{
+	put(row, Int64GetDatum(value), !known);
 }
 
 /* Hand the row over; columns not filled are NULL. */
@@ -183,6 +180,7 @@ put_partition(StatRow *row, const Stats *stats, const SourceDef *source,
 	};
 	const PartitionStats *part = &nothing;
 	int64		applied = -1;
+	bool		counted = slot || !RecoveryInProgress();
 	bool		idle;
 
 	if (slot && partition >= 0 && partition < slot->npartitions)
@@ -197,24 +195,24 @@ put_partition(StatRow *row, const Stats *stats, const SourceDef *source,
 	put_known(row, applied);
 	put_known(row, part->next);
 	put_known(row, part->end);
-	put_known(row, applied < 0 || part->end < 0 ? STATS_UNKNOWN :
+	put_known(row, applied < 0 || part->end < 0 ||
+			  (part->end_stale && part->end <= applied) ? STATS_UNKNOWN :
 			  Max(0, part->end - applied));
 	put_time(row, part->max_event_time);
-	put(row, BoolGetDatum(idle), false);
-	put_int8(row, part->rows_in);
-	put_int8(row, part->bytes_in);
-	put_int8(row, part->rows_staged);
-	put_int8(row, part->rows_filtered);
-	put_int8(row, part->rows_dead);
-	put_int8(row, part->rows_null);
-	put_int8(row, part->rows_future);
-	put_int8(row, slot ? slot->staging_bytes : 0);
-	put_int4(row, slot ? slot->segments : 0);
+	put(row, BoolGetDatum(idle), !counted);
+	put_counter(row, counted, part->rows_in);
+	put_counter(row, counted, part->bytes_in);
+	put_counter(row, counted, part->rows_staged);
+	put_counter(row, counted, part->rows_filtered);
+	put_counter(row, counted, part->rows_dead);
+	put_counter(row, counted, part->rows_null);
+	put_counter(row, counted, part->rows_future);
+	put_counter(row, counted, slot ? slot->staging_bytes : 0);
+	put(row, Int32GetDatum(slot ? slot->segments : 0), !counted);
 	put_text(row, slot ? slot->columns_never_found : NULL);
 	put_name(row, slot ? slot->held_by : NULL);
 	put_time(row, part->last_row_at);
-	put_error(row, source->stopped_message, source->stopped_sqlstate,
-			  slot ? &slot->error : NULL);
+	put_reason(row, stats_slot_reason(stats, source, slot));
 	put_time(row, slot ? slot->next_retry_at : 0);
 	put(row, Int64GetDatum(slot ? (int64) slot->epoch : 0), slot == NULL);
 	put_time(row, slot ? slot->stats_reset : 0);
@@ -310,6 +308,7 @@ put_stream(StatRow *row, const Stats *stats, const StreamStats *stream)
 	static const double commit_quantiles[] = {0.5, 0.95, 0.99, 1};
 	static const double visible_quantiles[] = {0.5, 0.99};
 	const StreamShared *s = &stream->shared;
+	bool		counted = stream->has_shared || !RecoveryInProgress();
 	int64		lag;
 	int64		lag_time;
 
@@ -319,23 +318,22 @@ put_stream(StatRow *row, const Stats *stats, const StreamStats *stream)
 	put_time(row, stream->watermark);
 	put(row, Int32GetDatum(s->watermark_held_by),
 		s->pid == 0 || s->watermark_held_by < 0);
-	put_int8(row, s->rows_in);
-	put_int8(row, s->rows_filtered);
-	put_int8(row, s->rows_late);
-	put_int8(row, s->rows_dead);
-	put_int8(row, s->rows_out);
-	put_int8(row, s->groups_failed);
-	put_int8(row, s->batches);
-	put_int8(row, s->last_batch_rows);
+	put_counter(row, counted, s->rows_in);
+	put_counter(row, counted, s->rows_filtered);
+	put_counter(row, counted, s->rows_late);
+	put_counter(row, counted, s->rows_dead);
+	put_counter(row, counted, s->rows_out);
+	put_counter(row, counted, s->groups_failed);
+	put_counter(row, counted, s->batches);
+	put_counter(row, counted, s->last_batch_rows);
 	put_time(row, s->last_batch_at);
 	put_quantiles(row, &s->commit_us, lengthof(commit_quantiles),
 				  commit_quantiles);
 	put_quantiles(row, &s->visible_us, lengthof(visible_quantiles),
 				  visible_quantiles);
-	put_int8(row, s->windows_closed);
-	put_int8(row, s->retries);
-	put_error(row, stream->def->failed_message, stream->def->failed_sqlstate,
-			  &s->error);
+	put_counter(row, counted, s->windows_closed);
+	put_counter(row, counted, s->retries);
+	put_reason(row, stats_stream_reason(stats, stream));
 	put_time(row, s->next_retry_at);
 	put_time(row, s->stats_reset);
 	put(row, ObjectIdGetDatum(stream->def->state),

@@ -20,6 +20,8 @@ typedef struct PartitionStats
 	int64		next;
 	int64		end;			/* end_offset, or next if that is past it; -1:
 								 * unknown */
+	bool		end_stale;		/* the leader has not said so lately: there
+								 * may be more */
 	TimestampTz idle_since;
 	TimestampTz idle_as_of;
 	TimestampTz max_event_time;
@@ -66,9 +68,18 @@ typedef struct StreamStats
 	TimestampTz *max_event;		/* DT_NOBEGIN: none */
 } StreamStats;
 
+/* Why something is in the state it is in. */
+typedef struct StatsReason
+{
+	const char *message;		/* NULL: no reason, all is well */
+	const char *sqlstate;
+	TimestampTz at;				/* 0: not known */
+}			StatsReason;
+
 typedef struct Stats
 {
-	bool		workers_may_run;	/* else all is as if paused */
+	StatsReason paused;			/* why no worker may run here */
+	StatsReason no_worker;		/* why one that is not there has not started */
 	List	   *sources;		/* of SourceDef *, by id */
 	List	   *streams;		/* of StreamStats *, by id */
 	List	   *slots;			/* of SlotStats *; shared rings first */
@@ -85,6 +96,12 @@ extern const char *stats_slot_state(const Stats *stats,
 									const SlotStats *slot);
 extern const char *stats_stream_state(const Stats *stats,
 									  const StreamStats *stream);
+extern StatsReason stats_slot_reason(const Stats *stats,
+									 const SourceDef *source,
+									 const SlotStats *slot);
+extern StatsReason stats_stream_reason(const Stats *stats,
+									   const StreamStats *stream);
+extern StatsReason stats_workers_paused(void);
 extern int64 stats_applied(const Stats *stats, const SourceDef *source,
 						   const SlotStats *slot, int partition);
 extern void stats_lag(const Stats *stats, const StreamStats *stream,

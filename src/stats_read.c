@@ -24,6 +24,7 @@
 #include "utils/timestamp.h"
 
 #include "catalog_spi.h"
+#include "errors.h"
 #include "settings.h"
 #include "stats.h"
 
@@ -125,6 +126,7 @@ copy_partition(PartitionStats *to, const PartitionShared *from)
 {
 	to->next = from->next;
 	to->end = from->end_offset < 0 ? -1 : Max(from->end_offset, from->next);
+	to->end_stale = from->end_as_of < GetCurrentTimestamp() - WORKER_IDLE_GAP;
 	to->idle_since = from->idle_since;
 	to->idle_as_of = from->idle_as_of;
 	to->max_event_time = from->max_event_time;
@@ -211,6 +213,52 @@ copy_shared_memory(Stats *stats)
 	stats->slots = list_concat(stats->slots, private_slots);
 }
 
+static StatsReason
+make_reason(const char *message, int sqlerrcode)
+{
+	StatsReason reason = {NULL};
+
+	reason.message = message;
+	reason.sqlstate = pstrdup(error_sqlstate(sqlerrcode));
+	return reason;
+}
+
+/* Why no worker may run in this database; no reason: they may. */
+StatsReason
+stats_workers_paused(void)
+{
+	StatsReason none = {NULL};
+
+	if (RecoveryInProgress())
+		return make_reason("this server is a standby: workers run on its primary",
+						   ERRCODE_READ_ONLY_SQL_TRANSACTION);
+	if (!weir_autostart)
+		return make_reason("\"weir.autostart\" is off",
+						   ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE);
+	if (!catalog_cookie_matches())
+		return make_reason("this database is a copy: weir.adopt_database() lets its workers run",
+						   ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE);
+	return none;
+}
+
+/* What keeps a worker that is wanted from being there. */
+static StatsReason
+no_worker_reason(void)
+{
+	DatabaseShared *database = worker_database_find(MyDatabaseId);
+	int			needed = database ? database->workers_needed : 0;
+	StatsReason none = {NULL};
+
+	if (weir_shared->launcher_pid == 0)
+		return make_reason("weir's launcher does not run; if that lasts, increase \"max_worker_processes\" and restart the server",
+						   ERRCODE_CONFIGURATION_LIMIT_EXCEEDED);
+	if (needed > 0)
+		return make_reason(psprintf("no free background worker slot: weir needs %d workers in this database; increase \"max_worker_processes\" and restart the server",
+									needed),
+						   ERRCODE_CONFIGURATION_LIMIT_EXCEEDED);
+	return none;
+}
+
 /* All of it, in the current memory context. */
 Stats *
 stats_read(void)
@@ -219,8 +267,8 @@ stats_read(void)
 	ListCell   *lc;
 
 	weir_require_preload();
-	stats->workers_may_run = weir_autostart && !RecoveryInProgress() &&
-		catalog_cookie_matches();
+	stats->paused = stats_workers_paused();
+	stats->no_worker = no_worker_reason();
 	stats->sources = catalog_sources();
 	foreach(lc, catalog_streams())
 	{
@@ -240,42 +288,155 @@ stats_read(void)
  * What follows
  */
 
+static StatsReason
+error_reason(const SharedError *error)
+{
+	StatsReason reason = {NULL};
+
+	if (error->sqlerrcode == 0)
+		return reason;
+	reason = make_reason(error->message, error->sqlerrcode);
+	reason.at = error->at;
+	return reason;
+}
+
+static SlotState
+slot_state(const Stats *stats, const SourceDef *source, const SlotStats *slot)
+{
+	if (source && source->stopped_message)
+		return SLOT_STOPPED;
+	if (source && source->paused)
+		return SLOT_PAUSED;
+	if (slot && slot->pid != 0)
+		return slot->state;
+	if (stats->paused.message)
+		return SLOT_PAUSED;
+	return slot && slot->state == SLOT_RETRYING ?
+		SLOT_RETRYING : SLOT_STARTING;
+}
+
 /* Name of the state of a source's slot; slot may be NULL. */
 const char *
 stats_slot_state(const Stats *stats, const SourceDef *source,
 				 const SlotStats *slot)
 {
-	if (source && source->stopped_message)
-		return worker_slot_state_name(SLOT_STOPPED);
-	if (source && source->paused)
-		return worker_slot_state_name(SLOT_PAUSED);
-	if (slot && slot->pid != 0)
-		return worker_slot_state_name(slot->state);
-	if (!stats->workers_may_run)
-		return worker_slot_state_name(SLOT_PAUSED);
-	return worker_slot_state_name(slot && slot->state == SLOT_RETRYING ?
-								  SLOT_RETRYING : SLOT_STARTING);
+	return worker_slot_state_name(slot_state(stats, source, slot));
+}
+
+/* ... and the reason: what stopped it, what it waits for, its last error. */
+StatsReason
+stats_slot_reason(const Stats *stats, const SourceDef *source,
+				  const SlotStats *slot)
+{
+	SlotState	state = slot_state(stats, source, slot);
+	StatsReason reason = {NULL};
+
+	if (slot)
+		reason = error_reason(&slot->error);
+	if (source->stopped_message)
+	{
+		reason.message = source->stopped_message;
+		reason.sqlstate = source->stopped_sqlstate;
+	}
+	else if (state == SLOT_PAUSED && !source->paused)
+		reason = stats->paused;
+	else if (state == SLOT_STARTING && (slot == NULL || slot->pid == 0) &&
+			 stats->no_worker.message)
+		reason = stats->no_worker;
+	return reason;
+}
+
+/*
+ * A stream that has a worker waits all the same when the ring that it reads,
+ * or is to read, gets nothing.  Returns that with the reason.
+ */
+static bool
+ring_waits(const Stats *stats, const StreamStats *stream,
+		   const SourceDef *source, StatsReason * reason)
+{
+	bool		catches_up = stream->shared.wants_catch_up;
+	const SlotStats *slot = stats_slot(stats, source->source_id, catches_up ?
+									   stream->def->stream_id : 0);
+
+	if (stream->shared.state == STREAM_RETRYING)
+		return false;
+	if (catches_up && slot == NULL)
+		slot = stats_slot(stats, source->source_id, 0);
+	if (slot && slot_state(stats, source, slot) == SLOT_RETRYING)
+	{
+		*reason = error_reason(&slot->error);
+		return true;
+	}
+	if ((slot == NULL || slot->pid == 0 ||
+		 (catches_up && slot->stream_id == 0)) && stats->no_worker.message)
+	{
+		*reason = stats->no_worker;
+		return true;
+	}
+	return false;
+}
+
+/* The state of a stream, and why. */
+static StreamState
+stream_state(const Stats *stats, const StreamStats *stream,
+			 StatsReason * reason)
+{
+	const SourceDef *source = stats_source(stats, stream->def->source_id);
+
+	*reason = error_reason(&stream->shared.error);
+	if (stream->def->failed_message)
+	{
+		reason->message = stream->def->failed_message;
+		reason->sqlstate = stream->def->failed_sqlstate;
+		return STREAM_FAILED;
+	}
+	if (stream->def->paused)
+		return STREAM_PAUSED;
+	if (source == NULL)
+		return STREAM_WAITING;
+	if (source->stopped_message)
+	{
+		*reason = stats_slot_reason(stats, source,
+									stats_slot(stats, source->source_id, 0));
+		return STREAM_WAITING;
+	}
+	if (source->paused)
+	{
+		*reason = make_reason(psprintf("source \"%s\" is paused",
+									   source->name),
+							  ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE);
+		return STREAM_WAITING;
+	}
+	if (stream->shared.pid != 0)
+		return ring_waits(stats, stream, source, reason) ?
+			STREAM_WAITING : stream->shared.state;
+	if (stats->paused.message)
+	{
+		*reason = stats->paused;
+		return STREAM_PAUSED;
+	}
+	if (stream->has_shared && stream->shared.state == STREAM_RETRYING)
+		return STREAM_RETRYING;
+	if (stats->no_worker.message)
+		*reason = stats->no_worker;
+	return STREAM_STARTING;
 }
 
 const char *
 stats_stream_state(const Stats *stats, const StreamStats *stream)
 {
-	const SourceDef *source = stats_source(stats, stream->def->source_id);
-	StreamState state = STREAM_STARTING;
+	StatsReason reason;
 
-	if (stream->def->failed_message)
-		state = STREAM_FAILED;
-	else if (stream->def->paused)
-		state = STREAM_PAUSED;
-	else if (source == NULL || source->paused || source->stopped_message)
-		state = STREAM_WAITING;
-	else if (stream->shared.pid != 0)
-		state = stream->shared.state;
-	else if (!stats->workers_may_run)
-		state = STREAM_PAUSED;
-	else if (stream->has_shared && stream->shared.state == STREAM_RETRYING)
-		state = STREAM_RETRYING;
-	return worker_stream_state_name(state);
+	return worker_stream_state_name(stream_state(stats, stream, &reason));
+}
+
+StatsReason
+stats_stream_reason(const Stats *stats, const StreamStats *stream)
+{
+	StatsReason reason;
+
+	(void) stream_state(stats, stream, &reason);
+	return reason;
 }
 
 /* Does the stream read this slot; or would it, if it read any? */
@@ -337,11 +498,14 @@ merge_partition(PartitionStats *known, const SlotStats *slot, int partition)
 	part = &slot->partitions[partition];
 	known->next = Max(known->next, part->next);
 	known->end = Max(known->end, part->end);
+	known->end_stale = known->end_stale && part->end_stale;
 	known->max_event_time = Max(known->max_event_time, part->max_event_time);
 }
 
 /*
- * Lag: records that Kafka has and the stream has not applied.  Lag in time:
+ * Lag: records that Kafka has and the stream has not applied.  While a leader
+ * does not say where its end is, there are at least those up to where it was
+ * last; if all of these have been applied, nothing is known.  Lag in time:
  * over the partitions with a lag, how much later than the newest event time
  * applied the oldest record not applied may be, at most: what has been read
  * has event times up to the greatest one read, what has not may be as late
@@ -364,12 +528,16 @@ stats_lag(const Stats *stats, const StreamStats *stream, int64 *lag,
 	*lag = *lag_time = 0;
 	for (int p = 0; p < n; p++)
 	{
-		PartitionStats known = {-1, -1, 0, DT_NOBEGIN};
+		PartitionStats known = {
+			.next = -1,.end = -1,.end_stale = true,
+			.max_event_time = DT_NOBEGIN
+		};
 		TimestampTz latest;
 
 		merge_partition(&known, shared, p);
 		merge_partition(&known, private, p);
-		if (known.end < 0 || stream->applied[p] < 0)
+		if (known.end < 0 || stream->applied[p] < 0 ||
+			(known.end_stale && known.end <= stream->applied[p]))
 		{
 			*lag = *lag_time = STATS_UNKNOWN;
 			return;
@@ -377,7 +545,8 @@ stats_lag(const Stats *stats, const StreamStats *stream, int64 *lag,
 		if (known.end <= stream->applied[p])
 			continue;
 		*lag += known.end - stream->applied[p];
-		latest = known.next >= known.end ? known.max_event_time : now;
+		latest = known.next >= known.end && !known.end_stale ?
+			known.max_event_time : now;
 		if (TIMESTAMP_IS_NOBEGIN(stream->max_event[p]) ||
 			TIMESTAMP_IS_NOBEGIN(latest))
 			age_known = false;

@@ -194,6 +194,7 @@ launch_manager(LaunchedManager *manager)
 		{
 			manager->handle = NULL;
 			put_off(manager);
+			database->workers_needed = 1;
 			ereport(WARNING,
 					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 					 errmsg("no free background worker slot for weir's manager "

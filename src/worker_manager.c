@@ -56,6 +56,7 @@ typedef struct Child
 	TimestampTz started_at;
 	TimestampTz next_start;
 	int			delay_ms;		/* 0: start at once */
+	bool		no_slot;		/* the server had none when it was tried */
 	char		name[64];
 } Child;
 
@@ -415,6 +416,7 @@ tend_children(void)
 	TimestampTz now = GetCurrentTimestamp();
 	ListCell   *lc;
 	long		timeout = -1;
+	bool		no_slot = false;
 
 	foreach(lc, children)
 	{
@@ -434,7 +436,8 @@ tend_children(void)
 			continue;
 		}
 		if (child->handle == NULL && child->next_start <= now)
-			(void) start(child, now);
+			child->no_slot = !start(child, now);
+		no_slot |= child->no_slot;
 		if (child->handle == NULL)
 		{
 			long		ms = TimestampDifferenceMilliseconds(now,
@@ -443,6 +446,7 @@ tend_children(void)
 			timeout = timeout < 0 ? ms : Min(timeout, ms);
 		}
 	}
+	my_database->workers_needed = no_slot ? 1 + list_length(children) : 0;
 	return timeout;
 }
 
