@@ -4,10 +4,16 @@
  *	  Looking at payloads: weir.sample() and weir.dead_letter_text().
  *
  * sample() is the one function that talks to a broker itself.  It opens a
- * client with the caller's user mapping, starts every partition n records
- * before its end, reads up to the ends, and returns the newest n by Kafka
- * timestamp.  The client lives in a memory context of its own and is closed
- * with it, on errors as well.
+ * client with the caller's user mapping, reads the end of every partition, and
+ * returns the newest n records by Kafka timestamp.  The client lives in a
+ * memory context of its own and is closed with it, on errors as well.
+ *
+ * The last n offsets need not hold n records: markers of transactions, aborted
+ * records and what compaction took away have offsets, too.  So a partition is
+ * read in rounds, backwards: the last n offsets, then four times as many
+ * before those, and so on, until n records are found or its beginning is
+ * reached.  Of a round only the newest are kept, as many as are still wanted.
+ * After SAMPLE_BUDGET_MS what has been found is returned, with a warning.
  *
  *-------------------------------------------------------------------------
  */
@@ -18,6 +24,7 @@
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "nodes/makefuncs.h"
 #include "pgstat.h"
 #include "storage/latch.h"
 #include "utils/builtins.h"
@@ -35,6 +42,8 @@ PG_FUNCTION_INFO_V1(weir_dead_letter_text);
 
 /* How long the broker may take, for a request and for the records. */
 #define SAMPLE_TIMEOUT_MS 10000
+#define SAMPLE_BUDGET_MS 30000
+#define SAMPLE_GROWTH 4
 #define SAMPLE_BATCH 100
 #define SAMPLE_MAX 10000
 
@@ -48,14 +57,29 @@ typedef struct SampleRecord
 	bytea	   *payload;		/* NULL: tombstone */
 } SampleRecord;
 
+/* A partition: the round under way, [from, to). */
+typedef struct SamplePartition
+{
+	bool		reading;
+	int64		begun_in;		/* the batch during which the round began:
+								 * what else is in that is of the round before */
+	int64		low;			/* its beginning */
+	int64		from;
+	int64		to;
+	int64		step;			/* offsets of the round */
+	int			wanted;			/* records, at the begin of the round */
+	int64		seen;			/* records of the round */
+	SampleRecord *newest;		/* of these, wanted at most; circular */
+}			SamplePartition;
+
 typedef struct Sample
 {
 	KafkaClient *client;
 	int			n;				/* how many are wanted */
 	int			npartitions;
-	int64	   *ends;			/* by partition */
-	bool	   *done;
-	int			reading;		/* partitions that are not done */
+	SamplePartition *partitions;
+	int			reading;		/* partitions that are */
+	int64		batches;		/* taken from the client so far */
 	SampleRecord *records;
 	int			nrecords;
 	int			size;			/* of records */
@@ -127,9 +151,24 @@ ask(Sample *sample, KafkaRequestKind kind)
 												   sample->npartitions, 0,
 												   SAMPLE_TIMEOUT_MS);
 
-	if (answer->error.class != KAFKA_OK)
+	if (answer->error.class != KAFKA_OK && answer->answered == 0)
 		raise_kafka_error(&answer->error);
 	return answer;
+}
+
+/* Begin a round: so many offsets before where the last one began. */
+static void
+begin_round(Sample *sample, int32 p)
+{
+	SamplePartition *part = &sample->partitions[p];
+
+	part->from = part->to - part->low > part->step ?
+		part->to - part->step : part->low;
+	part->step *= SAMPLE_GROWTH;
+	part->seen = 0;
+	part->begun_in = sample->batches;
+	part->newest = palloc0(sizeof(SampleRecord) * part->wanted);
+	kafka_start(sample->client, p, part->from);
 }
 
 /* Learn the ends and begin to fetch shortly before them. */
@@ -137,55 +176,52 @@ static void
 start_partitions(Sample *sample)
 {
 	const KafkaAnswer *answer;
-	int64	   *lows;
-	Size		size;
+	KafkaError	missing = {KAFKA_OK};
 
 	sample->npartitions = ask(sample, KAFKA_REQUEST_METADATA)->partitions;
-	size = sizeof(int64) * sample->npartitions;
-	sample->ends = palloc(size);
-	sample->done = palloc0(sizeof(bool) * sample->npartitions);
-	lows = palloc(size);
+	sample->partitions = palloc0(sizeof(SamplePartition) *
+								 sample->npartitions);
 	answer = ask(sample, KAFKA_REQUEST_LOW);
-	memcpy(lows, answer->offsets, size);
+	for (int p = 0; p < sample->npartitions; p++)
+		sample->partitions[p].low = answer->offsets[p];
 	answer = ask(sample, KAFKA_REQUEST_END);
-	memcpy(sample->ends, answer->offsets, size);
-
+	missing = answer->error;
 	for (int p = 0; p < sample->npartitions; p++)
 	{
-		if (sample->ends[p] <= lows[p])
-		{
-			sample->done[p] = true;
+		SamplePartition *part = &sample->partitions[p];
+
+		part->to = answer->offsets[p];
+		part->step = part->wanted = sample->n;
+		if (part->low < 0 || part->to <= part->low)
 			continue;
-		}
-		kafka_start(sample->client, p,
-					Max(lows[p], sample->ends[p] - sample->n));
+		part->reading = true;
 		sample->reading++;
+		begin_round(sample, p);
 	}
+	if (missing.class != KAFKA_OK)
+		ereport(WARNING,
+				errcode(missing.sqlerrcode),
+				errmsg("%s", missing.message),
+				errdetail("Its records are not among those that are shown."));
 }
 
 static void
-partition_done(Sample *sample, int32 partition)
+free_record(SampleRecord *record)
 {
-	if (sample->done[partition])
-		return;
-	sample->done[partition] = true;
-	sample->reading--;
-	kafka_stop(sample->client, partition);
+	if (record->key)
+		pfree(record->key);
+	if (record->payload)
+		pfree(record->payload);
 }
 
 static void
-keep_record(Sample *sample, const KafkaMessage *message)
+keep_record(SamplePartition * part, const KafkaMessage *message)
 {
-	SampleRecord *record;
+	SampleRecord *record = &part->newest[part->seen % part->wanted];
 
-	if (sample->nrecords == sample->size)
-	{
-		sample->size = Max(64, sample->size * 2);
-		sample->records = sample->records ?
-			repalloc(sample->records, sizeof(SampleRecord) * sample->size) :
-			palloc(sizeof(SampleRecord) * sample->size);
-	}
-	record = &sample->records[sample->nrecords++];
+	if (part->seen >= part->wanted)
+		free_record(record);
+	part->seen++;
 	record->partition = message->partition;
 	record->offset = message->offset;
 	record->timestamp_ms = message->timestamp_ms;
@@ -193,40 +229,101 @@ keep_record(Sample *sample, const KafkaMessage *message)
 	record->payload = copy_bytes(message->payload, message->payload_len);
 }
 
+/* A round has come to its end: take what it has found, and go on or not. */
 static void
+round_done(Sample *sample, int32 p)
+{
+	SamplePartition *part = &sample->partitions[p];
+	int			found = (int) Min(part->seen, part->wanted);
+
+	if (sample->nrecords + found > sample->size)
+	{
+		sample->size = Max(sample->nrecords + found, sample->size * 2);
+		sample->records = sample->records ?
+			repalloc_huge(sample->records,
+						  sizeof(SampleRecord) * sample->size) :
+			MemoryContextAllocHuge(CurrentMemoryContext,
+								   sizeof(SampleRecord) * sample->size);
+	}
+	memcpy(sample->records + sample->nrecords, part->newest,
+		   sizeof(SampleRecord) * found);
+	sample->nrecords += found;
+	pfree(part->newest);
+	kafka_stop(sample->client, p);
+
+	part->wanted -= found;
+	part->to = part->from;
+	if (part->wanted > 0 && part->to > part->low)
+	{
+		begin_round(sample, p);
+		return;
+	}
+	part->reading = false;
+	sample->reading--;
+}
+
+/* Returns true when it brings the search forward. */
+static bool
 take_message(Sample *sample, const KafkaMessage *message)
 {
+	SamplePartition *part;
+
 	if (message->partition < 0 || message->partition >= sample->npartitions)
-		return;
+		return false;
+	part = &sample->partitions[message->partition];
+	if (!part->reading || part->begun_in == sample->batches)
+		return false;
 	switch (message->kind)
 	{
 		case KAFKA_PARTITION_ERROR:
 			raise_kafka_error(kafka_last_error(sample->client));
 			break;
 		case KAFKA_PARTITION_EOF:
-			partition_done(sample, message->partition);
+			round_done(sample, message->partition);
 			break;
 		case KAFKA_RECORD:
-			if (sample->done[message->partition])
-				break;
-			if (message->offset < sample->ends[message->partition])
-				keep_record(sample, message);
-			if (message->offset >= sample->ends[message->partition] - 1)
-				partition_done(sample, message->partition);
+			if (message->offset < part->from)
+				return false;
+			if (message->offset < part->to)
+				keep_record(part, message);
+			if (message->offset >= part->to - 1)
+				round_done(sample, message->partition);
 			break;
 	}
+	return true;
 }
 
-/* Read until every partition has come to its end, or time is up. */
+/* Time is up: without any record an error, else a warning. */
+static void
+give_up(const Sample *sample)
+{
+	const KafkaError *error = kafka_last_error(sample->client);
+
+	if (sample->nrecords > 0)
+		ereport(WARNING,
+				errmsg("not all partitions have been searched for %d records",
+					   sample->n),
+				errdetail("The offsets before the ones that are shown have not been looked at."));
+	else if (error->class != KAFKA_OK)
+		raise_kafka_error(error);
+	else
+		ereport(ERROR,
+				errcode(ERRCODE_CONNECTION_FAILURE),
+				errmsg("the broker sent no records within %d seconds",
+					   SAMPLE_TIMEOUT_MS / 1000));
+}
+
+/* Read until every partition has given enough, or time is up. */
 static void
 read_records(Sample *sample)
 {
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-													   SAMPLE_TIMEOUT_MS);
+	TimestampTz begun = GetCurrentTimestamp();
+	TimestampTz moved = begun;
 
 	while (sample->reading > 0)
 	{
 		KafkaMessage *messages;
+		TimestampTz now;
 		bool		pending;
 		int			got;
 
@@ -234,22 +331,20 @@ read_records(Sample *sample)
 		(void) kafka_service(sample->client);
 		got = kafka_consume(sample->client, &messages, SAMPLE_BATCH,
 							&pending);
+		now = GetCurrentTimestamp();
+		sample->batches++;
 		for (int i = 0; i < got; i++)
-			take_message(sample, &messages[i]);
+			if (take_message(sample, &messages[i]))
+				moved = now;
 		kafka_release(sample->client);
+		if (TimestampDifferenceExceeds(moved, now, SAMPLE_TIMEOUT_MS) ||
+			TimestampDifferenceExceeds(begun, now, SAMPLE_BUDGET_MS))
+		{
+			give_up(sample);
+			return;
+		}
 		if (got > 0 || pending)
 			continue;
-		if (GetCurrentTimestamp() >= deadline)
-		{
-			const KafkaError *error = kafka_last_error(sample->client);
-
-			if (error->class != KAFKA_OK)
-				raise_kafka_error(error);
-			ereport(ERROR,
-					errcode(ERRCODE_CONNECTION_FAILURE),
-					errmsg("the broker sent no records within %d seconds",
-						   SAMPLE_TIMEOUT_MS / 1000));
-		}
 		(void) WaitLatchOrSocket(MyLatch, WL_LATCH_SET | WL_TIMEOUT |
 								 WL_SOCKET_READABLE | WL_EXIT_ON_PM_DEATH,
 								 kafka_message_fd(sample->client), 100,
@@ -279,7 +374,11 @@ open_client(Sample *sample, const char *server_name, const char *topic,
 	config.server_name = server_name;
 	config.topic = topic;
 	config.client_id = "weir sample";
-	config.options = fdw_kafka_options(server->serverid, GetUserId());
+
+	/* a new round waits for the fetch under way; the user's word comes last */
+	config.options = lcons(makeDefElem("fetch_wait_max_ms",
+									   (Node *) makeString("50"), -1),
+						   fdw_kafka_options(server->serverid, GetUserId()));
 	config.memory_limit = (int64) weir_ingest_memory * 1024;
 	config.fetch_message_max_bytes = weir_fetch_message_max_bytes;
 	config.max_message_bytes = (int64) weir_max_message_bytes * 1024;

@@ -102,6 +102,7 @@ typedef struct Ingest
 	int			npartitions;
 	KafkaClient *client;
 	List	   *client_options; /* of DefElem *, the client was made with */
+	int			client_settings[5]; /* ... and the settings */
 	char		cluster_id[64];
 	Decoder    *decoder;
 	TupleDesc	segment_desc;
@@ -122,8 +123,12 @@ typedef struct Ingest
 	MemoryContext cxt;			/* lives as long as the worker */
 	MemoryContext batch_cxt;	/* reset per batch */
 	KafkaErrorClass trouble;	/* of the broker's, when an ERROR is */
-	TimestampTz last_batch;		/* when the last one was committed */
-	bool		last_small;		/* it was far from full, and all there was */
+	int			npending;		/* partitions that are not read, since their
+								 * leaders did not answer at the start */
+	bool		unresolved;		/* some position or advance could not be
+								 * resolved without a leader */
+	bool		begin_anew;		/* a stream can be read but for a partition
+								 * that is not pending yet */
 	TimestampTz full_since;		/* the ring has been full since; 0: is not */
 } Ingest;
 
@@ -158,16 +163,37 @@ extern void stage_insert(Ingest *ingest, TupleTableSlot **slots, int nslots,
 						 StagedRange *range);
 extern void stage_publish(Ingest *ingest, const StagedRange *range);
 extern void stage_recycle(Ingest *ingest);
-extern TimestampTz stage_next_reader(Ingest *ingest);
 extern void stage_detach_slowest(Ingest *ingest);
+
+/* ingest_broker.c: asking, and waiting while it does not answer */
+extern void broker_show_trouble(Ingest *ingest, int sqlerrcode,
+								const char *message);
+extern void broker_show_well(Ingest *ingest);
+extern bool broker_log_due(Ingest *ingest, const char *message);
+extern void broker_raise(Ingest *ingest, const KafkaError *error)
+			pg_attribute_noreturn();
+extern void broker_start_anew(Ingest *ingest) pg_attribute_noreturn();
+extern bool broker_source_changed(Ingest *ingest);
+extern const KafkaAnswer *broker_ask(Ingest *ingest, KafkaRequestKind kind,
+									 int64 time_ms);
+extern int64 *broker_offsets(Ingest *ingest, KafkaRequestKind kind,
+							 int64 time_ms, KafkaError *error);
+extern void broker_look_for_partitions(Ingest *ingest, TimestampTz now);
+extern void broker_serve_waiters(Ingest *ingest);
+
+/* ingest_resolve.c: positions to offsets */
+extern void position_resolve_new(Ingest *ingest);
+extern void position_resolve_advances(Ingest *ingest);
+extern int64 *position_resolve_preview(Ingest *ingest);
+
+/* worker_ingest.c */
+extern bool ingest_settings_changed(Ingest *ingest);
 
 /* ingest_position.c: where to begin */
 extern void position_learn_partitions(Ingest *ingest);
 extern bool position_was_read(Ingest *ingest);
 extern void position_wrong_topic(Ingest *ingest, const char *detail);
 extern void position_begin(Ingest *ingest);
-extern void position_resolve_new(Ingest *ingest);
-extern void position_resolve_advances(Ingest *ingest);
 
 /* ingest_consume.c: the loop */
 extern void ingest_loop(Ingest *ingest);

@@ -10,12 +10,6 @@
  * from the client's queue: the ERROR ends the worker, and its next start
  * reads them again from the applied offsets (I1, I2).
  *
- * Small batches are paced, so that a trickle of records does not cost a
- * transaction each: what arrives within MIN_PACE of the last one waits, and
- * up to MAX_PACE while no stream would look at it anyway, because it is at
- * work or paces itself.  What comes after a pause is taken at once, and there
- * is no pace while batches are large.
- *
  * Back pressure (I6): while the ring has no room the loop does not consume;
  * librdkafka's queue is bounded by itself, and everything else of the client
  * (errors, answers) is served all the same.
@@ -54,19 +48,8 @@
 #define BATCH_BYTES (4 * 1024 * 1024)
 #define BATCH_PART 16
 
-/* Least and greatest time between small batches; smaller than this part. */
-#define MIN_PACE_US 25000
-#define MAX_PACE_US 100000
-#define SMALL_PART 4
-
-/* A stream is to find the rows when it looks: commit so long before. */
-#define PACE_LEAD_US 2000
-
 /* A column not found in so many records is reported. */
 #define ENOUGH_RECORDS 1000
-
-/* Look for new partitions this often. */
-#define PARTITIONS_INTERVAL_MS 10000
 
 /* Look at everything else this often, and when nothing goes on. */
 #define TICK_MS 200
@@ -327,7 +310,7 @@ stage_batch(Ingest *ingest, KafkaMessage *records, int nrecords)
  * Take what has arrived.  Returns true when more waits.
  */
 static bool
-consume(Ingest *ingest)
+consume(Ingest *ingest, TimestampTz *last_batch)
 {
 	KafkaMessage *messages;
 	bool		pending = false;
@@ -338,37 +321,20 @@ consume(Ingest *ingest)
 	int			n;
 	int			nrecords;
 
-	max = Max(1, Min(max, INGEST_MAX_RECORDS));
-	n = kafka_consume(ingest->client, &messages, max, &pending);
+	n = kafka_consume(ingest->client, &messages,
+					  Max(1, Min(max, INGEST_MAX_RECORDS)), &pending);
 	if (n > 0)
 	{
 		nrecords = sort_out(ingest, messages, n, &moved);
 		if (nrecords > 0 || moved)
 		{
 			stage_batch(ingest, messages, nrecords);
-			ingest->last_batch = GetCurrentTimestamp();
-			ingest->last_small = !pending && nrecords < max / SMALL_PART;
+			*last_batch = GetCurrentTimestamp();
 		}
 	}
 	kafka_release(ingest->client);
 	MemoryContextReset(ingest->batch_cxt);
 	return pending;
-}
-
-/* Wake the streams that read this slot. */
-static void
-wake_streams(Ingest *ingest)
-{
-	LWLockAcquire(&weir_shared->lock, LW_SHARED);
-	for (int i = 0; i < weir_shared->nstreams; i++)
-	{
-		StreamShared *stream = &weir_shared->streams[i];
-
-		if (stream->in_use &&
-			stream->slot == ingest->slot - weir_shared->slots)
-			worker_wake(&stream->latch);
-	}
-	LWLockRelease(&weir_shared->lock);
 }
 
 static bool
@@ -415,44 +381,29 @@ judge_idleness(Ingest *ingest)
 		fell_idle |= !was_idle && is_idle(ingest, part);
 	}
 	if (fell_idle)
-		wake_streams(ingest);
+		worker_wake_streams(ingest->source->source_id);
 	slot->kafka_queue_bytes = kafka_queue_bytes(ingest->client);
 }
 
-/* wait_for asks for the end offsets: pass on the answer when it is there. */
-static void
-serve_requests(Ingest *ingest)
+/*
+ * After trouble: has a batch been committed since the start, or is there
+ * nothing to read?  Until then the last error stays to be seen, since the
+ * next batch may meet it again.
+ */
+static bool
+goes_well(const Ingest *ingest)
 {
-	SlotShared *slot = ingest->slot;
-	const KafkaAnswer *answer;
-	static uint64 asked = 0;	/* generation that is under way; 0: none */
-	static TimestampTz not_before = 0;	/* ask again, after a failure */
+	if (ingest->slot->error.sqlerrcode == 0 || ingest->records > 0)
+		return true;
+	for (int p = 0; p < ingest->npartitions; p++)
+	{
+		int64		end;
+		TimestampTz as_of;
 
-	if (asked != 0)
-	{
-		answer = kafka_answer(ingest->client, KAFKA_REQUEST_END);
-		if (answer->done && answer->error.class == KAFKA_OK)
-		{
-			LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
-			for (int p = 0; p < ingest->npartitions; p++)
-				ingest->parts[p].end_asked = answer->offsets[p];
-			slot->ends_generation = asked;
-			LWLockRelease(&slot->lock);
-			asked = 0;
-		}
-		else if (answer->done)
-		{
-			asked = 0;
-			not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-													 TICK_MS);
-		}
+		if (!kafka_partition_at_end(ingest->client, p, &end, &as_of))
+			return false;
 	}
-	if (asked == 0 && not_before <= GetCurrentTimestamp() && slot->ends_asked > slot->ends_generation)
-	{
-		asked = slot->ends_asked;
-		kafka_request(ingest->client, KAFKA_REQUEST_END, ingest->npartitions,
-					  0);
-	}
+	return true;
 }
 
 /* The client's troubles, for stat_source; data flowing again clears them. */
@@ -470,24 +421,17 @@ show_state(Ingest *ingest, bool room)
 				 errmsg("%s", error->message)));
 	}
 	if (error->class == KAFKA_UNKNOWN_TOPIC)
-	{
-		ingest->trouble = error->class;
-		ereport(ERROR,
-				(errcode(error->sqlerrcode),
-				 errmsg("%s", error->message),
-				 error->hint[0] ? errhint("%s", error->hint) : 0));
-	}
+		broker_raise(ingest, error);
 	if (error->class != KAFKA_OK)
+		broker_show_trouble(ingest, error->sqlerrcode, error->message);
+	else if (ingest->npending == 0 && goes_well(ingest))
 	{
-		if (slot->state != SLOT_RETRYING ||
-			strcmp(slot->error.message, error->message) != 0)
-			worker_set_error(&slot->error, error->sqlerrcode, error->message);
-		slot->state = SLOT_RETRYING;
+		broker_show_well(ingest);
+		if (room)
+			slot->state = SLOT_RUNNING;
+		else if (slot->state != SLOT_PREVIEW)
+			slot->state = SLOT_BACK_PRESSURE;
 	}
-	else if (room)
-		slot->state = SLOT_RUNNING;
-	else if (slot->state != SLOT_PREVIEW)
-		slot->state = SLOT_BACK_PRESSURE;
 }
 
 /*
@@ -497,62 +441,43 @@ show_state(Ingest *ingest, bool room)
 static void
 catalog_changed(Ingest *ingest)
 {
-	SourceDef  *source;
-	bool		changed;
-
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	source = catalog_source_by_id(ingest->source->source_id, true);
-	changed = source == NULL || source->paused || source->stopped_message ||
-		source->owner != ingest->source->owner ||
-		source->topic_incarnation != ingest->source->topic_incarnation ||
-		strcmp(source->name, ingest->source->name) != 0 ||
-		source->needs_key != ingest->source->needs_key ||
-		source->needs_headers != ingest->source->needs_headers ||
-		!equal(fdw_kafka_options(source->server_id, source->owner),
-			   ingest->client_options);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-	if (changed)
-	{
-		ingest->slot->start_anew = true;
-		proc_exit(0);
-	}
+	if (broker_source_changed(ingest))
+		broker_start_anew(ingest);
 	position_resolve_new(ingest);
 	position_resolve_advances(ingest);
 	MemoryContextReset(ingest->batch_cxt);
+	if (ingest->begin_anew)
+		broker_start_anew(ingest);
 }
 
 /*
- * More partitions than at the start?  Then start anew: there is one way to
- * begin.  Fewer: it is another topic, and the start will say so.
+ * A partition that had no leader at the start has one now, or a position can
+ * be resolved that could not be then: begin anew, or ask again.
  */
 static void
-look_for_partitions(Ingest *ingest, TimestampTz now)
+look_after_positions(Ingest *ingest)
 {
-	static TimestampTz asked = 0;
-	const KafkaAnswer *answer = kafka_answer(ingest->client,
-											 KAFKA_REQUEST_METADATA);
+	for (int p = 0; p < ingest->npartitions && ingest->npending > 0; p++)
+	{
+		int64		end;
+		TimestampTz as_of;
 
-	if (asked != 0 && answer->done)
-	{
-		if (answer->error.class == KAFKA_OK &&
-			answer->partitions != ingest->npartitions)
-		{
-			ereport(LOG,
-					(errmsg("topic \"%s\" has %d partitions now, it had %d",
-							ingest->source->topic, answer->partitions,
-							ingest->npartitions)));
-			ingest->slot->start_anew = true;
-			proc_exit(0);
-		}
+		if (!ingest->parts[p].pending)
+			continue;
+		(void) kafka_partition_at_end(ingest->client, p, &end, &as_of);
+		if (end < 0)
+			continue;
+		ereport(LOG,
+				(errmsg("partition %d of topic \"%s\" can be read now", p,
+						ingest->source->topic)));
+		broker_start_anew(ingest);
 	}
-	if (asked == 0)
-		asked = now;
-	if (TimestampDifferenceExceeds(asked, now, PARTITIONS_INTERVAL_MS))
+	if (ingest->unresolved && ingest->npending == 0 &&
+		kafka_last_error(ingest->client)->class == KAFKA_OK)
 	{
-		asked = now;
-		kafka_request(ingest->client, KAFKA_REQUEST_METADATA, 0, 0);
+		position_resolve_new(ingest);
+		position_resolve_advances(ingest);
+		MemoryContextReset(ingest->batch_cxt);
 	}
 }
 
@@ -636,21 +561,6 @@ recycling(const Ingest *ingest)
 	return false;
 }
 
-/* Until when the next batch has to wait; in the past: no longer. */
-static TimestampTz
-paced_until(Ingest *ingest)
-{
-	TimestampTz until;
-
-	if (!ingest->last_small)
-		return 0;
-	until = stage_next_reader(ingest);
-	if (!TIMESTAMP_IS_NOEND(until))
-		until -= PACE_LEAD_US;
-	return Max(ingest->last_batch + MIN_PACE_US,
-			   Min(ingest->last_batch + MAX_PACE_US, until));
-}
-
 /* How long there may be nothing to do. */
 static long
 wait_ms(Ingest *ingest, bool quiet)
@@ -667,6 +577,7 @@ ingest_loop(Ingest *ingest)
 	WaitEventSet *all = make_wait_set(ingest, true);
 	WaitEventSet *no_messages = make_wait_set(ingest, false);
 	TimestampTz last_look = 0;
+	TimestampTz last_batch = 0;
 
 	for (;;)
 	{
@@ -676,11 +587,12 @@ ingest_loop(Ingest *ingest)
 		bool		quiet;
 		WaitEvent	event;
 		TimestampTz now;
-		long		paced;
 
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 		worker_reload_config();
+		if (ingest_settings_changed(ingest))
+			broker_start_anew(ingest);
 		if (!still_needed(ingest))
 		{
 			segment_drop_private(ingest->source->source_id,
@@ -699,17 +611,14 @@ ingest_loop(Ingest *ingest)
 			stage_recycle(ingest);
 			room = stage_has_room(ingest);
 		}
-		paced = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
-												paced_until(ingest));
-		if (room && paced == 0)
-			pending = consume(ingest);
+		if (room)
+			pending = consume(ingest, &last_batch);
 		changed = kafka_service(ingest->client);
-		serve_requests(ingest);
+		broker_serve_waiters(ingest);
 
 		now = GetCurrentTimestamp();
 		quiet = room && !recycling(ingest) &&
-			TimestampDifferenceExceeds(ingest->last_batch, now,
-									   QUIET_TICK_MS);
+			TimestampDifferenceExceeds(last_batch, now, QUIET_TICK_MS);
 		if (changed || TimestampDifferenceExceeds(last_look, now, TICK_MS))
 		{
 			last_look = now;
@@ -717,17 +626,15 @@ ingest_loop(Ingest *ingest)
 			judge_idleness(ingest);
 			judge_full_ring(ingest, room, now);
 			look_for_columns(ingest);
-			look_for_partitions(ingest, now);
+			broker_look_for_partitions(ingest, now);
+			look_after_positions(ingest);
 			stage_recycle(ingest);
 			worker_account();
 		}
 		if (pending && room)
 			continue;
-		if (paced == 0)
-			paced = TimestampDifferenceMilliseconds(now, paced_until(ingest));
-		(void) WaitEventSetWait(room && paced == 0 ? all : no_messages,
-								paced == 0 ? wait_ms(ingest, quiet) :
-								Min(paced, wait_ms(ingest, quiet)),
-								&event, 1, PG_WAIT_EXTENSION);
+		(void) WaitEventSetWait(room ? all : no_messages,
+								wait_ms(ingest, quiet), &event, 1,
+								PG_WAIT_EXTENSION);
 	}
 }

@@ -510,26 +510,6 @@ compact_marks(Ingest *ingest, bool force)
 	slot->nmarks = kept;
 }
 
-/* When the first of the holders will look for rows; DT_NOEND: not known. */
-TimestampTz
-stage_next_reader(Ingest *ingest)
-{
-	SlotShared *slot = ingest->slot;
-	int			index = slot - weir_shared->slots;
-	TimestampTz next = DT_NOEND;
-
-	LWLockAcquire(&slot->lock, LW_SHARED);
-	for (int i = 0; i < weir_shared->nstreams; i++)
-	{
-		StreamShared *stream = &weir_shared->streams[i];
-
-		if (stream->in_use && stream->slot == index)
-			next = Min(next, stream->next_batch_at);
-	}
-	LWLockRelease(&slot->lock);
-	return next;
-}
-
 /* Set the latches of the streams that hold the slot. */
 static void
 wake_holders(SlotShared *slot)
@@ -631,24 +611,6 @@ raise_floors(Ingest *ingest)
 }
 
 /*
- * heap_truncate() for one segment.  To cut off a file costs a scan of all of
- * shared_buffers, 20 ms and more on a large server; so a TOAST table in which
- * there is nothing, and its index, are left alone.
- */
-static void
-cut_off(Oid relid)
-{
-	Relation	rel = table_open(relid, NoLock);
-	BlockNumber blocks = RelationGetNumberOfBlocks(rel);
-
-	if (segment_size(rel) > blocks)
-		heap_truncate_one_rel(rel);
-	else if (blocks > 0)
-		table_relation_nontransactional_truncate(rel);
-	table_close(rel, NoLock);
-}
-
-/*
  * Try to empty a segment.  Not by TRUNCATE: the pages are cut off in place,
  * which needs no new file, no flush, and leaves prepared statements planned.
  * The lock keeps everybody out who could still want to see them, and those
@@ -663,7 +625,7 @@ truncate_segment(Ingest *ingest, int n)
 	StartTransactionCommand();
 	if (ConditionalLockRelationOid(segment->relid, AccessExclusiveLock))
 	{
-		cut_off(segment->relid);
+		heap_truncate(list_make1_oid(segment->relid));
 		done = true;
 	}
 	CommitTransactionCommand();

@@ -328,6 +328,8 @@ kafka_open(const KafkaConfig *config, MemoryContext cxt)
 	if (config->topic)
 		client->topic = MemoryContextStrdup(own, config->topic);
 	client->npartitions = config->partitions;
+	client->batch_limit = Max(config->max_message_bytes,
+							  config->memory_limit);
 	client->ends_interval_ms = config->ends_interval_ms;
 	kafka_clear_error(client);
 

@@ -38,6 +38,9 @@
 /* One response of a broker, over all its partitions. */
 #define FETCH_MAX_BYTES	(16 * 1024 * 1024)
 
+/* By how much librdkafka lets a buffer for zstd grow at a time. */
+#define ZSTD_GROWTH	3
+
 typedef struct KafkaOption
 {
 	const char *name;			/* librdkafka's */
@@ -349,21 +352,34 @@ set_defaults(rd_kafka_conf_t *conf, const KafkaConfig *config,
 					 errstr, errsize);
 }
 
+/*
+ * The largest response that is received, and the largest buffer that a zstd
+ * batch is decompressed into.
+ *
+ * A batch larger than fetch.max.bytes comes alone, whole; one for which there
+ * is no room can never be read.  A batch may well be larger than the largest
+ * message, so the memory for ingest counts as well.  librdkafka triples the
+ * buffer for zstd until the batch fits, so that three times as much must be
+ * allowed; buffers are not touched beyond what is in them.
+ */
+int64
+kafka_receive_limit(const KafkaConfig *config)
+{
+	int64		largest = Max(config->max_message_bytes,
+							  config->memory_limit);
+
+	return Min(ZSTD_GROWTH * largest + 1024 * 1024, INT_MAX);
+}
+
 /* What weir depends on comes here, after the users' options. */
 static bool
 set_fixed(rd_kafka_conf_t *conf, const KafkaConfig *config,
 		  int64 queue_limit, char *errstr, size_t errsize)
 {
+	int64		receive_max = kafka_receive_limit(config);
 	int64		fetch_max = Max(FETCH_MAX_BYTES,
 								config->fetch_message_max_bytes);
-	int64		receive_max;
 
-	/*
-	 * A batch larger than fetch.max.bytes comes alone, whole.  Room for it
-	 * and for the frame; a larger one fails the connection, for ever.
-	 */
-	receive_max = Max(fetch_max, config->max_message_bytes) + 1024 * 1024;
-	receive_max = Min(receive_max, INT_MAX);
 	fetch_max = Min(fetch_max, receive_max - 1024);
 
 	if (!set_property(conf, "enable.auto.commit", "false",

@@ -112,6 +112,49 @@ fill_offset_gone(KafkaClient *client, KafkaError *error, const char *topic)
 			sizeof(error->hint));
 }
 
+/*
+ * What can be done stands in the message, since only that is kept with a
+ * source that has stopped.
+ */
+static void
+fill_corrupt(KafkaClient *client, KafkaError *error, int err,
+			 const char *topic, const char *detail)
+{
+	if (err == RD_KAFKA_RESP_ERR__BAD_COMPRESSION)
+		snprintf(error->message, sizeof(error->message),
+				 "batch at offset %lld of %s[%d] cannot be decompressed: it is broken, or has more than %lld MB; then raise \"weir.ingest_memory\" or \"weir.max_message_bytes\"",
+				 (long long) error->offset, topic, error->partition,
+				 (long long) (client->batch_limit / (1024 * 1024)));
+	else
+	{
+		snprintf(error->message, sizeof(error->message),
+				 "record at offset %lld of %s[%d] is unreadable",
+				 (long long) error->offset, topic, error->partition);
+		append_detail(error, detail);
+	}
+	strlcpy(error->hint, "Use weir.seek() to go on behind it.",
+			sizeof(error->hint));
+}
+
+/* A response was larger than can be received: so will the next one be. */
+void
+kafka_fill_too_large(KafkaClient *client, KafkaError *error,
+					 const char *detail)
+{
+	memset(error, 0, sizeof(*error));
+	error->class = KAFKA_CORRUPT;
+	error->sqlerrcode = ERRCODE_PROGRAM_LIMIT_EXCEEDED;
+	error->partition = -1;
+	error->offset = -1;
+	snprintf(error->message, sizeof(error->message),
+			 "a batch of topic \"%s\" of server \"%s\" is too large to be received: raise \"weir.ingest_memory\" or \"weir.max_message_bytes\"",
+			 client->topic ? client->topic : "", client->server_name);
+	append_detail(error, detail);
+	strlcpy(error->hint,
+			"After that reload the configuration and call weir.resume(); or use weir.seek() to go on behind the batch.",
+			sizeof(error->hint));
+}
+
 static void
 fill_transient(KafkaClient *client, KafkaError *error, const char *topic,
 			   const char *detail)
@@ -192,13 +235,7 @@ kafka_fill_error(KafkaClient *client, KafkaError *error, int err,
 		case KAFKA_CORRUPT:
 			error->sqlerrcode = ERRCODE_DATA_CORRUPTED;
 			error->offset = offset;
-			snprintf(error->message, sizeof(error->message),
-					 "record at offset %lld of %s[%d] is unreadable",
-					 (long long) offset, topic, partition);
-			append_detail(error, detail);
-			strlcpy(error->hint,
-					"Use weir.seek() to go on behind it.",
-					sizeof(error->hint));
+			fill_corrupt(client, error, err, topic, detail);
 			break;
 		case KAFKA_FATAL:
 			error->sqlerrcode = ERRCODE_SYSTEM_ERROR;

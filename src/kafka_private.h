@@ -136,6 +136,9 @@ struct KafkaClient
 	int			ends_interval_ms;	/* ask for end offsets; 0: do not */
 	int64		ends_asked_ms;	/* monotonic: the last time; 0: never */
 	int64		queue_limit;	/* bytes, as given to librdkafka */
+	int64		batch_limit;	/* bytes of a batch that can be read for sure */
+	int			too_large;		/* responses in a row that were too large */
+	int64		too_large_ms;	/* monotonic: when the last one came */
 	int			external_fds;	/* accounted with fd.c */
 
 	KafkaPartition *parts;
@@ -161,6 +164,8 @@ extern rd_kafka_conf_t *kafka_conf_build(const KafkaConfig *config,
 										 int64 *queue_limit,
 										 char *errstr, size_t errsize);
 
+extern int64 kafka_receive_limit(const KafkaConfig *config);
+
 /* kafka_request.c: on the helper thread but for these */
 extern bool kafka_start_helper(KafkaShared *shared);
 extern void kafka_close_shared(KafkaShared *shared);
@@ -174,6 +179,8 @@ extern KafkaErrorClass kafka_classify(int err);
 extern void kafka_fill_error(KafkaClient *client, KafkaError *error, int err,
 							 int32 partition, int64 offset,
 							 const char *detail);
+extern void kafka_fill_too_large(KafkaClient *client, KafkaError *error,
+								 const char *detail);
 extern bool kafka_note_error(KafkaClient *client, const KafkaError *error);
 extern void kafka_note_alive(KafkaClient *client);
 

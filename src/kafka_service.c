@@ -22,6 +22,10 @@
 /* How long a request goes on when nobody says. */
 #define REQUEST_TIMEOUT_MS	10000
 
+/* So many responses that are too large, at most so long apart, are enough. */
+#define TOO_LARGE_TIMES		3
+#define TOO_LARGE_WITHIN_MS	60000
+
 static bool
 take_error_event(KafkaClient *client, const KafkaEvent *event)
 {
@@ -33,13 +37,21 @@ take_error_event(KafkaClient *client, const KafkaEvent *event)
 						 event->text);
 	else if (class == KAFKA_CORRUPT)
 	{
-		/* Not a record's but a connection's: a response that is too large. */
-		kafka_fill_error(client, &error, RD_KAFKA_RESP_ERR__TRANSPORT, -1, -1,
-						 event->text);
-		error.sqlerrcode = ERRCODE_PROGRAM_LIMIT_EXCEEDED;
-		strlcpy(error.hint,
-				"If a batch in the topic is larger, raise weir.max_message_bytes.",
-				sizeof(error.hint));
+		/*
+		 * Not a record's but a connection's: a response that is too large, or
+		 * none of Kafka's.  It will not come another time, either, but one
+		 * may have been garbled.
+		 */
+		int64		now = kafka_monotonic_ms();
+
+		if (now - client->too_large_ms > TOO_LARGE_WITHIN_MS)
+			client->too_large = 0;
+		client->too_large_ms = now;
+		strlcpy(client->reason, event->text, sizeof(client->reason));
+		if (++client->too_large < TOO_LARGE_TIMES)
+			return false;
+		kafka_fill_too_large(client, &error, event->text);
+		kafka_fail_partitions(client, KAFKA_CORRUPT);
 	}
 	else if (class == KAFKA_TRANSIENT)
 	{
@@ -63,14 +75,21 @@ take_error_event(KafkaClient *client, const KafkaEvent *event)
 	return kafka_note_error(client, &error);
 }
 
-/* To the server log only: a client has no business with brokers' names. */
+/*
+ * To the server log only: a client has no business with brokers' names.  What
+ * failed comes as an error, too, and is told, and logged, by who owns the
+ * client: librdkafka says it with each attempt.
+ */
 static void
 take_log_event(KafkaClient *client, KafkaEvent *event)
 {
+	bool		told = strncmp(event->text, "FAIL:", 5) == 0 ||
+	strncmp(event->text, "ERROR:", 6) == 0;
+
 	for (char *c = event->text; *c; c++)
 		if (*c < ' ' || *c > '~')
 			*c = '?';
-	ereport(event->code >= 7 ? DEBUG1 : LOG_SERVER_ONLY,
+	ereport(event->code >= 7 || told ? DEBUG1 : LOG_SERVER_ONLY,
 			(errmsg("Kafka server \"%s\": %s", client->server_name,
 					event->text),
 			 errhidestmt(true), errhidecontext(true)));

@@ -53,7 +53,9 @@ try_attach(StreamWorker *w, SlotShared *slot, bool *below)
 		w->npartitions >= slot->npartitions;
 	for (int p = 0; ok && p < slot->npartitions; p++)
 	{
-		if (parts[p].floor < 0)
+		if (parts[p].pending)
+			continue;			/* nobody can read it now */
+		if (parts[p].floor < 0 || w->applied[p] < 0)
 			ok = false;
 		else if (w->applied[p] < parts[p].floor)
 		{

@@ -10,7 +10,6 @@
 
 #include "dead_letter.h"
 #include "storage/itemptr.h"
-#include "tcop/dest.h"
 #include "stream.h"
 #include "utils/snapshot.h"
 #include "worker.h"
@@ -21,19 +20,14 @@ typedef enum StreamStep_
 	STEP_APPLY,
 	STEP_APPLY_WITHOUT,
 	STEP_MERGE_STATE,
-	STEP_PLACED_ROWS,
-	STEP_ONE_ROW,
-	STEP_MERGE_GROUPS,
-	STEP_EMIT_ONE,
+	STEP_EMIT_TOUCHED,
 	STEP_COUNT,
 	STEP_PROBE,
 	STEP_LATE,
 	STEP_CULPRITS,
 	STEP_CLOSE,
 	STEP_CLOSE_AGAIN,
-	STEP_CLOSING,
-	STEP_CLOSE_ONE,
-	STEP_DISCARD_ONE,
+	STEP_CLOSE_DISCARD,
 	STEP_OLDEST,
 	STEP_NEWEST,
 	STEP_CLEAR_TARGET,
@@ -64,7 +58,7 @@ typedef struct BatchFailures
 		int			sqlerrcode;
 		int64		rows;
 	}			kinds[FAILURE_KINDS];
-} BatchFailures;
+}			BatchFailures;
 
 /* max_dead_ratio is looked at over this many rows, or the last batch. */
 #define FAILURE_ROWS 100
@@ -135,7 +129,6 @@ typedef struct StreamWorker
 	int			kinds_shown[FAILURE_KINDS]; /* SQLSTATEs of dead letters that
 											 * last_error has told */
 	int			nkinds_shown;
-	bool		target_refuses; /* some rows of the last batch with culprits */
 	bool		letter_shown;	/* last_error tells of a dead letter */
 
 	/* the slot it reads */
@@ -213,8 +206,6 @@ extern bool progress_advance_due(const StreamWorker *w,
 extern void progress_advance_done(StreamWorker *w);
 
 /* stream_watermark.c */
-extern TimestampTz watermark_shift(const StreamWorker *w, TimestampTz t,
-								   int64 by);
 extern TimestampTz watermark_compute(StreamWorker *w,
 									 const StreamBatch *batch,
 									 int32 *held_by);
@@ -254,7 +245,8 @@ typedef struct StepArgs
 	ItemPointerData to;
 	const ItemPointerData *without;
 	int			nwithout;
-	int64		number;			/* $7 */
+	int64		hash_lo;
+	int64		hash_hi;
 	TimestampTz watermark;		/* as a time of the windows */
 } StepArgs;
 
@@ -265,17 +257,6 @@ extern bool step_exists(StreamWorker *w, const StreamBatch *batch,
 						StepKind step);
 extern void step_run(StreamWorker *w, StreamBatch *batch, StepKind step,
 					 const StepArgs *args);
-extern void step_run_into(StreamWorker *w, StreamBatch *batch, StepKind step,
-						  const StepArgs *args, DestReceiver *dest);
-extern struct StatementPlan *step_plan(StreamWorker *w, StreamBatch *batch,
-									   StepKind step, const Oid *types,
-									   int ntypes);
-extern void step_run_planned(StreamWorker *w, StreamBatch *batch,
-							 struct StatementPlan *plan, const StepArgs *args,
-							 DestReceiver *dest);
-extern void step_run_one(StreamWorker *w, StreamBatch *batch,
-						 struct StatementPlan *plan, const Datum *values,
-						 const bool *nulls);
 extern uint64 step_rows(void);
 extern int	step_columns(void);
 extern int64 step_int8(int column);

@@ -132,11 +132,24 @@ typedef struct MarkShared
 	TimestampTz min_kafka;		/* least Kafka timestamp; DT_NOEND: none */
 } MarkShared;
 
+/*
+ * What stands in place of an offset.  In progress: the first position could
+ * not be resolved, since the partition had no leader; it will be by
+ * start_from, or it is the partition's beginning.  In a ring: such a
+ * partition is not read.  Less than any offset, and the ring's less than the
+ * others, so that nothing takes it for progress.
+ */
+#define OFFSET_BY_START		((int64) -1)
+#define OFFSET_BEGINNING	((int64) -2)
+#define OFFSET_PENDING		((int64) -3)
+
 typedef struct PartitionShared
 {
-	int64		next;			/* the offset after the newest mark; -1: not
+	int64		next;			/* the offset after the newest mark; < 0: not
 								 * known */
 	int64		floor;			/* staged rows from here on are readable */
+	bool		pending;		/* not read: its leader did not answer at the
+								 * start.  next and floor are OFFSET_PENDING */
 	int64		mark_next[WEIR_MARKS];
 	TimestampTz mark_event[WEIR_MARKS]; /* greatest event time; DT_NOBEGIN:
 										 * none */
@@ -193,6 +206,8 @@ typedef struct SlotShared
 
 	/* statistics */
 	SharedError error;
+	TimestampTz outage_since;	/* of the broker; 0: none */
+	TimestampTz outage_logged_at;
 	TimestampTz next_retry_at;
 	TimestampTz stats_reset;
 	int64		kafka_queue_bytes;
@@ -216,8 +231,6 @@ typedef struct StreamShared
 	uint64		batch_first;	/* (slot) number of the first mark of its
 								 * batch, or of the next one to come */
 	uint64		batch_end;		/* (slot) and of the first one after it */
-	TimestampTz next_batch_at;	/* it will not look for rows before; DT_NOEND:
-								 * a batch is under way */
 	bool		wants_catch_up; /* manager: give it a private slot */
 	bool		start_anew;		/* as a slot's */
 	pg_atomic_uint32 holds;		/* so many want to lock the stream */
@@ -271,6 +284,8 @@ typedef struct DatabaseShared
 								 * no workers unless 0 */
 	bool		has_extension;	/* the probe found it */
 	bool		probed;
+	int			workers_needed; /* > 0: some worker could not be started for
+								 * want of a slot; all in all it takes so many */
 	pg_atomic_uint64 generation;	/* of the catalog: grows with each DDL */
 } DatabaseShared;
 

@@ -97,6 +97,27 @@ lock_slot(const WorkerArgs *args)
 	CommitTransactionCommand();
 }
 
+/* The settings that the client is made with. */
+static void
+client_settings(int *settings)
+{
+	settings[0] = weir_ingest_memory;
+	settings[1] = weir_fetch_message_max_bytes;
+	settings[2] = weir_max_message_bytes;
+	settings[3] = weir_end_offset_interval;
+	settings[4] = weir_kafka_log_level;
+}
+
+/* Have they been changed by a reload since? */
+bool
+ingest_settings_changed(Ingest *ingest)
+{
+	int			settings[lengthof(ingest->client_settings)];
+
+	client_settings(settings);
+	return memcmp(settings, ingest->client_settings, sizeof(settings)) != 0;
+}
+
 static void
 open_client(Ingest *ingest, int npartitions)
 {
@@ -124,6 +145,7 @@ open_client(Ingest *ingest, int npartitions)
 	config.max_message_bytes = (int64) weir_max_message_bytes * 1024;
 	config.ends_interval_ms = weir_end_offset_interval;
 	config.log_level = weir_kafka_log_level;
+	client_settings(ingest->client_settings);
 	ingest->client = kafka_open(&config, ingest->cxt);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
@@ -134,7 +156,6 @@ make_decoder(Ingest *ingest)
 {
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	catalog_settle_session(&ingest->source->settings);
 	follow_compile(ingest);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
@@ -187,11 +208,14 @@ ingest_run(Ingest *ingest, const WorkerArgs *args)
 	position_begin(ingest);
 	position_resolve_advances(ingest);
 	for (int p = 0; p < ingest->npartitions; p++)
-		kafka_start(ingest->client, p,
-					TIMESTAMP_IS_NOBEGIN(ingest->verify[p]) ?
-					ingest->next[p] : ingest->next[p] - 1);
-	worker_clear_error(&slot->error);
-	slot->state = SLOT_RUNNING;
+		if (!ingest->parts[p].pending)
+			kafka_start(ingest->client, p,
+						TIMESTAMP_IS_NOBEGIN(ingest->verify[p]) ?
+						ingest->next[p] : ingest->next[p] - 1);
+
+	/* after trouble, ingest_loop() sees whether it is over */
+	if (slot->state != SLOT_RETRYING)
+		slot->state = SLOT_RUNNING;
 	worker_wake_streams(args->source_id);
 	worker_activity("reading topic %s of source %s%s", ingest->source->topic,
 					ingest->source->name,
@@ -232,6 +256,10 @@ show_error(Ingest *ingest, const ErrorData *edata)
 	}
 	if (!stop || ingest->source == NULL)
 		return;
+	ereport(LOG,
+			(errmsg("%s \"%s\" stops: %s",
+					ingest->stream_id ? "catching up from source" : "source",
+					ingest->source->name, error_text(edata))));
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (catalog_source_changed(ingest->source))
@@ -276,12 +304,15 @@ weir_ingest_main(Datum arg)
 
 		MemoryContextSwitchTo(ingest->cxt);
 		edata = CopyErrorData();
-		EmitErrorReport();
+		if (broker_log_due(ingest, error_text(edata)))
+			EmitErrorReport();
 		FlushErrorState();
 		AbortOutOfAnyTransaction();
 		MemoryContextSwitchTo(ingest->cxt);
 		show_error(ingest, edata);
-		proc_exit(1);
+
+		/* of 1 the postmaster writes a line each time */
+		proc_exit(ingest->trouble == KAFKA_OK ? 1 : 0);
 	}
 	PG_END_TRY();
 }

@@ -277,7 +277,10 @@ worker_slot_set_partitions(SlotShared *slot, int n)
 		{
 			PartitionShared *p = &weir_shared->partitions[base + i];
 
-			p->next = p->floor = p->end_offset = -1;
+			p->next = p->floor = OFFSET_PENDING;
+			p->pending = false;
+			if (p->end_as_of == 0)
+				p->end_offset = -1;
 			p->idle_since = 0;
 			if (p->max_event_time == 0)
 				p->max_event_time = DT_NOBEGIN;

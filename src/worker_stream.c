@@ -84,8 +84,8 @@ leave_stream(int code, Datum arg)
 }
 
 /*
- * The session's settings beside those of every worker; the owner's captured
- * ones come on top of them while statements run.
+ * The session's settings beside those of every worker; the owner's captured ones come on top of them
+ * while statements run.
  */
 static void
 configure_session(void)
@@ -99,6 +99,7 @@ configure_session(void)
 		 */
 		{"enable_sort", "off"},
 		{"max_parallel_workers_per_gather", "0"},
+		{"row_security", "on"},
 	};
 	char		value[32];
 
@@ -151,7 +152,6 @@ read_definition(StreamWorker *w, const WorkerArgs *args)
 				 errmsg("the target of stream \"%s\" does not exist",
 						w->def->name),
 				 errhint("Drop the stream and create it again.")));
-	catalog_settle_session(&w->def->settings);
 	w->plan = follow_read(w->def, &w->options);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
@@ -384,21 +384,22 @@ pace(const StreamWorker *w, const StreamBatch *batch, TimestampTz started)
 	return started + took + Min(took * PACE_FACTOR, MAX_PACE_US);
 }
 
-/* Ingest commits when there is a stream to read what it has. */
-static void
-tell_pace(StreamWorker *w, TimestampTz next_batch_at)
-{
-	w->shared->next_batch_at = next_batch_at;
-	if (w->slot)
-		worker_wake(&w->slot->latch);
-}
-
 static void
 show_state(StreamWorker *w)
 {
 	w->shared->state = w->on_private ? STREAM_CATCHING_UP : STREAM_RUNNING;
 	worker_activity("stream %s%s", w->def->name,
 					w->on_private ? " catches up" : "");
+}
+
+/* Has ingest still to resolve some of the position? */
+static bool
+position_open(const StreamWorker *w)
+{
+	for (int p = 0; p < w->npartitions; p++)
+		if (w->applied[p] < 0)
+			return true;
+	return false;
 }
 
 /*
@@ -443,7 +444,7 @@ turn(StreamWorker *w, bool *careful, int *delay, TimestampTz *not_before)
 	{
 		w->shared->state = w->shared->wants_catch_up ? STREAM_CATCHING_UP :
 			STREAM_WAITING;
-		if (partitions_added(w))
+		if (partitions_added(w) || position_open(w))
 			(void) read_position(w);
 		return TICK_MS;
 	}
@@ -471,7 +472,6 @@ turn(StreamWorker *w, bool *careful, int *delay, TimestampTz *not_before)
 
 	if (!worker_batch_begin(w->shared))
 		return TICK_MS;
-	w->shared->next_batch_at = DT_NOEND;
 	result = attempt(w, &batch, *careful);
 	worker_batch_end(w->shared);
 	switch (result)
@@ -483,7 +483,6 @@ turn(StreamWorker *w, bool *careful, int *delay, TimestampTz *not_before)
 				clear_error(w);
 			*delay = weir_retry_delay;
 			*not_before = pace(w, &batch, now);
-			tell_pace(w, *not_before);
 			return batch.moved || batch.advanced ? 0 : TICK_MS;
 		case ATTEMPT_LOST:
 			attach_release(w);
@@ -556,7 +555,6 @@ weir_stream_main(Datum arg)
 	LWLockRelease(&weir_shared->lock);
 	w->shared->state = STREAM_STARTING;
 	w->shared->start_anew = false;
-	w->shared->next_batch_at = 0;
 	configure_session();
 	follow_begin(w);
 
