@@ -141,6 +141,18 @@ for my $kind (sort keys %silence)
 	{
 		$node->stop('immediate');
 		WeirTest::start_again($node);
+
+		# what the crash has taken back is done again
+		ok( WeirTest::poll(
+				sub {
+					produce("q_$kind", [ 0, $id++, 5.5 ]);
+					WeirTest::wait_for($node, @streams);
+					return sql(<<SQL) eq '0';
+SELECT count(*) FROM weir_internal.stream_state JOIN weir_internal.stream USING (stream_id)
+WHERE name IN ('${kind}_closed', '${kind}_open') AND (floor_pending OR watermark IS NULL)
+SQL
+				}),
+			"$kind: after a crash, too");
 	}
 	WeirTest::wait_for($node, @streams);
 	like(minutes("${kind}_open"), qr/1=1 2=1 3=1 4=1/, "$kind: and are there on change");

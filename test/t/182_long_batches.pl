@@ -154,6 +154,18 @@ for my $like (qw(slow_rows slow_counts stubborn_rows))
 	gone($like);
 }
 
+# the closing of windows
+WeirTest::create_stream($node, 'closing', "SELECT w.window_start, slow(min(s.v)) AS v FROM t s CROSS JOIN weir.tumble(s.at, '1 minute') w GROUP BY w.window_start",
+	emit => 'on_close');
+WeirTest::sql_becomes($node, "SELECT open_windows FROM weir.stat_stream WHERE stream = 'closing'", '1');
+sql("SELECT weir.advance_watermark('t')");
+in_batch('closing');
+at_once('closing: seek', "SELECT weir.seek('closing', 'earliest')");
+sql("SELECT weir.advance_watermark('t')");
+in_batch('closing');
+at_once('closing: drop_stream', "SELECT weir.drop_stream('closing')");
+gone('closing');
+
 # the source with all that read it
 create($_) for qw(slow_rows slow_counts);
 in_batch($_) for qw(slow_rows slow_counts);
