@@ -41,6 +41,7 @@
  */
 #include "postgres.h"
 
+#include "access/detoast.h"
 #include "access/htup_details.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
@@ -479,6 +480,56 @@ check_constraints(Batch *batch, TupleTableSlot *slot)
 }
 
 /*
+ * The least size of a row in a segment, with everything out of line that can
+ * be (see heap_toast_insert_or_update()).
+ */
+static Size
+least_size(TupleDesc desc, const TupleTableSlot *slot)
+{
+	Size		size = 0;
+	bool		nulls = false;
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+		Size		len;
+
+		if (slot->tts_isnull[i])
+		{
+			nulls = true;
+			continue;
+		}
+		if (att->attlen != -1 || att->attstorage == TYPSTORAGE_PLAIN)
+		{
+			size = att_align_nominal(size, att->attalign);
+			size = att_addlength_datum(size, att->attlen,
+									   slot->tts_values[i]);
+			continue;
+		}
+		len = VARSIZE_ANY_EXHDR(DatumGetPointer(slot->tts_values[i])) +
+			VARHDRSZ_SHORT;
+		size += len > MAXALIGN(TOAST_POINTER_SIZE) ? TOAST_POINTER_SIZE : len;
+	}
+	return MAXALIGN(MAXALIGN(SizeofHeapTupleHeader +
+							 (nulls ? BITMAPLEN(desc->natts) : 0)) + size);
+}
+
+/* A row that no segment can hold.  False: it is dead. */
+static bool
+check_size(Batch *batch, TupleTableSlot *slot)
+{
+	Size		size = least_size(batch->decoder->segment_desc, slot);
+
+	if (size <= MaxHeapTupleSize)
+		return true;
+	batch->stage = STAGE_COLUMNS;
+	dead(batch, ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+		 psprintf("row is too big: size %zu, maximum size %zu", size,
+				  MaxHeapTupleSize));
+	return false;
+}
+
+/*
  * Decode the record at hand.  False when it has to be done where errors are
  * caught.
  */
@@ -570,6 +621,8 @@ decode_record(Batch *batch)
 		slot->tts_isnull[decoder->key_segment] = true;
 	if (!decoder->stage_headers)
 		slot->tts_isnull[decoder->headers_segment] = true;
+	if (decoder->wide && !check_size(batch, slot))
+		return true;
 	outcome->result = DECODE_STAGED;
 	(*batch->nslots)++;
 	return true;

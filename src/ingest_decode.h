@@ -83,6 +83,7 @@ struct Decoder
 
 	ExprContext *econtext;
 	bool		may_throw;		/* so a run is guarded from its start */
+	bool		wide;			/* a row may be too big for a page */
 };
 
 #endif							/* WEIR_INGEST_DECODE_H */

@@ -18,6 +18,7 @@
  */
 #include "postgres.h"
 
+#include "access/detoast.h"
 #include "access/htup_details.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
@@ -321,6 +322,27 @@ compile_checks(Compilation *state)
 	decoder->may_throw = true;
 }
 
+/*
+ * Can rows be too big for a page, with everything out of line that can be?
+ * A value takes its length, or that of a pointer, and some alignment.
+ */
+static bool
+may_be_wide(TupleDesc desc)
+{
+	Size		size = MAXALIGN(SizeofHeapTupleHeader +
+								BITMAPLEN(desc->natts));
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		if (att->attlen < 0 && att->attstorage == TYPSTORAGE_PLAIN)
+			return true;
+		size += MAXALIGN(att->attlen < 0 ? TOAST_POINTER_SIZE : att->attlen);
+	}
+	return size > MaxHeapTupleSize;
+}
+
 Decoder *
 decoder_create(const SourceDef *source, Relation relation,
 			   TupleDesc segment_desc, MemoryContext cxt)
@@ -341,6 +363,7 @@ decoder_create(const SourceDef *source, Relation relation,
 	decoder->segment_desc = CreateTupleDescCopy(segment_desc);
 	decoder->utc = pg_tzset("UTC");
 	decoder->max_future_skew = source->max_future_skew;
+	decoder->wide = may_be_wide(segment_desc);
 	decoder->reader = doc_reader_create();
 	if (decoder->reader == NULL)
 		out_of_memory();
