@@ -245,6 +245,9 @@ create_target(const StreamArgs *args, const StreamPlan *plan, Oid nsp)
 	if (!has_primary_key(target))
 		api_execute(psprintf("ALTER TABLE %s REPLICA IDENTITY FULL",
 							 qualified));
+
+	/* An event trigger may have made of it what it should not be. */
+	stream_check_target(plan, target);
 	return target;
 }
 

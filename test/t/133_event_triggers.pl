@@ -108,6 +108,24 @@ WeirTest::sql_becomes($node, "SELECT count(*) FROM pg_class WHERE relname ~ '^se
 sql('ALTER EVENT TRIGGER add_column ENABLE ALWAYS; ALTER EVENT TRIGGER unqualified ENABLE ALWAYS');
 round(2);
 
+# A target that cannot be written is refused before it fails.
+sql(<<'SQL');
+CREATE FUNCTION add_not_null() RETURNS event_trigger LANGUAGE plpgsql AS $$
+DECLARE
+	r record;
+BEGIN
+	FOR r IN SELECT * FROM pg_event_trigger_ddl_commands() WHERE object_type = 'table' LOOP
+		EXECUTE format('ALTER TABLE %s ADD COLUMN needed int NOT NULL', r.objid::regclass);
+	END LOOP;
+END $$;
+CREATE EVENT TRIGGER add_not_null ON ddl_command_end WHEN TAG IN ('CREATE TABLE')
+	EXECUTE FUNCTION add_not_null();
+SQL
+like(
+	WeirTest::sql_error($node, "SELECT weir.create_stream('needy', 'SELECT e.id FROM e')"),
+	qr/^\w{5}:? +column "needed" of target "needy" is NOT NULL/, 'a target that cannot be written is refused');
+sql('DROP EVENT TRIGGER add_not_null');
+
 # A column behind Kafka's is none that a record could give.
 sql(<<'SQL');
 CREATE FUNCTION add_to_foreign() RETURNS event_trigger LANGUAGE plpgsql AS $$

@@ -133,12 +133,27 @@ is(sql("SELECT count(*), sum(id) FROM $_"), '10|55', "$_: repaired, all is there
 is(sql('SELECT count(*) FROM weir.dead_letter'), 0, 'no dead letters');
 
 ##
+## A lock that is held for good
+##
+
+my $lock = $node->background_psql('postgres');
+$lock->query_safe('BEGIN; ALTER FOREIGN TABLE fine RENAME TO finest');
+my ($fine) = split /\n/, sql("SELECT pid FROM weir.stat_worker WHERE kind = 'ingest' AND source = 'fine'");
+sql("SELECT pg_terminate_backend($fine)");
+WeirTest::sql_becomes($node, "SELECT state, last_error_sqlstate FROM weir.stat_source WHERE source = 'fine' AND stream IS NULL",
+	'retrying|55P03', 'an ingest worker waits for a lock for weir.lock_timeout');
+is(sql($others), $good, 'others are not disturbed');
+$lock->query_safe('ROLLBACK');
+$broker->produce('fine', ids(11, 20));
+WeirTest::wait_for($node, 'fine_rows');
+is(sql('SELECT count(*), sum(id) FROM fine_rows'), '20|210', 'and goes on when it can');
+
+##
 ## The manager
 ##
 
 my ($manager) = WeirTest::worker_pids($node, 'manager');
 my $workers = sql('SELECT array_agg(pid ORDER BY pid) FROM weir.stat_worker');
-my $lock = $node->background_psql('postgres');
 $lock->query_safe('BEGIN; LOCK TABLE weir_internal.source IN ACCESS EXCLUSIVE MODE');
 my $failed = 'canceling statement due to lock timeout';
 my $n_before = errors($failed);
