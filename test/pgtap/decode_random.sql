@@ -15,6 +15,8 @@ CREATE FOREIGN DATA WRAPPER decode_test;
 CREATE SERVER decode_test FOREIGN DATA WRAPPER decode_test;
 CREATE DOMAIN small AS int CHECK (VALUE < 1000);
 CREATE TYPE pair AS (x int, y text);
+CREATE TYPE abc AS (a jsonb, b jsonb[], c float8);
+CREATE TYPE nest AS (a abc, b abc[], c boolean);
 
 CREATE FUNCTION pick(VARIADIC choices text[]) RETURNS text LANGUAGE sql VOLATILE AS
 $$ SELECT choices[1 + floor(random() * cardinality(choices))::int] $$;
@@ -140,6 +142,8 @@ SELECT same_as_populated(t, ARRAY(SELECT any_time() FROM generate_series(1, 1500
 FROM unnest(ARRAY['timestamp', 'timestamptz', 'timestamptz(3)', 'date', 'time']) t;
 SELECT same_as_populated(t, ARRAY(SELECT any_json(3) FROM generate_series(1, 500)))
 FROM unnest(ARRAY['jsonb', 'pair', 'pair[]', 'boolean[]', 'jsonb[]', 'date[]', 'float8[]', 'numeric[]']) t;
+SELECT same_as_populated(t, ARRAY(SELECT any_json(4) FROM generate_series(1, 1000)))
+FROM unnest(ARRAY['abc', 'abc[]', 'nest']) t;
 
 -- Documents: accepted or refused as the jsonb type does, but for what only
 -- matters in a declared column; and the fields are found.
