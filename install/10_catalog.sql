@@ -5,6 +5,11 @@
 -- A relation is held as regclass and a role as regrole, so that a dump names
 -- them; nothing else refers to an oid.  A column that names a relation which
 -- has been dropped is NULL, never a dangling number (src/ddl_hook.c).
+--
+-- There are no foreign keys: the rows are restored in any order, by several
+-- connections at once.  What belongs together is written and deleted together
+-- by src/catalog.c and src/api_*.c, under the lock of names or of the stream;
+-- what is missing after a restore keeps a stream from running.
 
 -- The first statement that needs the library: it refuses with 55000 and a
 -- hint when shared_preload_libraries does not name it.
@@ -92,7 +97,7 @@ CREATE TABLE weir_internal.stream (
 	stream_id				int PRIMARY KEY DEFAULT pg_catalog.nextval('weir_internal.stream_id_seq'),
 	name					name NOT NULL UNIQUE,
 	owner					regrole NOT NULL,
-	source_id				int NOT NULL REFERENCES weir_internal.source,
+	source_id				int NOT NULL,
 	kind					text NOT NULL CHECK (kind IN ('row', 'aggregate', 'window')),
 	window_kind				text CHECK (window_kind IN ('tumble', 'hop')),
 	query					text NOT NULL,
@@ -153,7 +158,7 @@ COMMENT ON COLUMN weir_internal.stream.created_at IS 'when it was made';
 -- One row a stream, so that a batch writes one version of one row.  Elements
 -- partition + 1 of the arrays are the partition's.
 CREATE TABLE weir_internal.stream_state (
-	stream_id				int PRIMARY KEY REFERENCES weir_internal.stream ON DELETE CASCADE,
+	stream_id				int PRIMARY KEY,
 	watermark				timestamptz,
 	seek_generation			bigint NOT NULL DEFAULT 0,
 	seek_to					text,
@@ -219,8 +224,8 @@ COMMENT ON SEQUENCE weir_internal.advance_id_seq IS 'numbers the recorded advanc
 
 CREATE TABLE weir_internal.advance (
 	advance_id				bigint PRIMARY KEY DEFAULT pg_catalog.nextval('weir_internal.advance_id_seq'),
-	source_id				int NOT NULL REFERENCES weir_internal.source ON DELETE CASCADE,
-	stream_id				int NOT NULL REFERENCES weir_internal.stream ON DELETE CASCADE,
+	source_id				int NOT NULL,
+	stream_id				int NOT NULL,
 	to_time					timestamptz,
 	end_offsets				bigint[],
 	created_at				timestamptz NOT NULL DEFAULT pg_catalog.now()
@@ -241,13 +246,15 @@ COMMENT ON COLUMN weir_internal.advance.created_at IS 'when it was called';
 CREATE TABLE weir_internal.cookie (
 	only_row				boolean PRIMARY KEY DEFAULT true CHECK (only_row),
 	system_identifier		bigint NOT NULL,
-	database_oid			bigint NOT NULL
+	database_oid			bigint NOT NULL,
+	extension_oid			bigint NOT NULL
 );
 COMMENT ON TABLE weir_internal.cookie IS
 'the database the sources were made in: a restored or cloned one differs, and stays paused until weir.adopt_database()';
 COMMENT ON COLUMN weir_internal.cookie.only_row IS 'there is one row at most';
 COMMENT ON COLUMN weir_internal.cookie.system_identifier IS 'of the cluster';
 COMMENT ON COLUMN weir_internal.cookie.database_oid IS 'of the database';
+COMMENT ON COLUMN weir_internal.cookie.extension_oid IS 'of the extension: made anew, what is in the catalog has been restored';
 
 ------------------------------------------------------------------------
 -- Dead letters

@@ -88,7 +88,7 @@ COMMENT ON FUNCTION weir.stat_reset(text) IS
 CREATE FUNCTION weir.adopt_database() RETURNS void
 	LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'weir_adopt_database';
 COMMENT ON FUNCTION weir.adopt_database() IS
-'makes this database, restored or cloned from another, the one its sources belong to: their workers start at commit. Errors: 42501 not the owner of the extension';
+'makes this database, restored or cloned from another, the one its sources belong to: their workers start at commit. Errors: 42501 not the owner of the extension, 55000 the database has not been restored completely';
 REVOKE ALL ON FUNCTION weir.adopt_database() FROM PUBLIC;
 
 CREATE FUNCTION weir.sample(

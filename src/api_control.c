@@ -211,6 +211,36 @@ weir_stat_reset(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/*
+ * What was restored must be all of it: a state table without its stream says
+ * that definitions are missing, for example since a role is.
+ */
+static void
+check_restored(void)
+{
+	CatalogAccess access;
+	CatalogRow	r;
+	char	   *tables;
+
+	catalog_begin(&access);
+	catalog_execute("SELECT string_agg(c.relname, ', ' ORDER BY c.relname)"
+					" FROM pg_class c WHERE c.relnamespace ="
+					"  'weir_internal'::regnamespace AND c.relkind = 'r'"
+					" AND c.relname ~ '^state_[0-9]+$' AND NOT EXISTS"
+					"  (SELECT FROM weir_internal.stream m"
+					"	WHERE m.state::oid = c.oid)", 0, NULL);
+	catalog_row_begin(&r, &access, 0);
+	tables = catalog_next_text(&r);
+	catalog_end(&access);
+	if (tables)
+		ereport(ERROR,
+				errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				errmsg("the database has not been restored completely"),
+				errdetail("In schema weir_internal there is state without a stream: %s.",
+						  tables),
+				errhint("Restore the data of extension weir, after the roles that own streams; or drop these tables to do without those streams."));
+}
+
 Datum
 weir_adopt_database(PG_FUNCTION_ARGS)
 {
@@ -219,6 +249,7 @@ weir_adopt_database(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				errmsg("must be owner of extension \"weir\""));
+	check_restored();
 	catalog_write_cookie();
 	worker_wakeup_at_commit();
 	PG_RETURN_VOID();

@@ -49,7 +49,7 @@ open_windows(const StreamDef *stream)
 	return n;
 }
 
-/* Drop a stream and its state. */
+/* Drop a stream and its state, with what somebody has made of that. */
 static void
 drop_stream(const StreamDef *stream)
 {
@@ -73,14 +73,14 @@ drop_stream(const StreamDef *stream)
 	}
 
 	catalog_begin(&access);
-	if (catalog_execute("DELETE FROM weir_internal.stream"
-						" WHERE stream_id = $1", 1, &id) != 1)
+	if (catalog_delete_streams("m.stream_id = $1", 1, &id) != 1)
 		ereport(ERROR,
 				errcode(ERRCODE_UNDEFINED_OBJECT),
 				errmsg("stream \"%s\" does not exist", stream->name));
 	if (state)
-		ddl_hook_define(psprintf("DROP TABLE %s", state));
+		ddl_hook_define(psprintf("DROP TABLE %s CASCADE", state));
 	catalog_end(&access);
+	catalog_revoke_usage(stream->owner);
 }
 
 Datum

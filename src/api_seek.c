@@ -110,7 +110,11 @@ is_forward(const Seek *seek)
 		args[2].isnull = false;
 	}
 	catalog_begin(&access);
-	behind = catalog_execute("SELECT 1 FROM weir_internal.progress"
+	behind = catalog_execute("SELECT 1 WHERE NOT EXISTS (SELECT"
+							 "  FROM weir_internal.stream_state"
+							 "  WHERE stream_id = $1"
+							 "  AND applied_offsets IS NOT NULL)"
+							 " UNION ALL SELECT 1 FROM weir_internal.progress"
 							 " WHERE stream_id = $1"
 							 " AND (max_record_timestamp >= $2"
 							 "	OR ($3 -> kafka_partition::text)::int8"
@@ -250,7 +254,7 @@ run_statement(const Seek *seek, const char *sql)
 	result.cxt = AllocSetContextCreate(CurrentMemoryContext, "weir seek",
 									   ALLOCSET_DEFAULT_SIZES);
 	statement_run(&result, seek->def, seek->plan, sql, values, nulls,
-				  GetTransactionSnapshot());
+				  GetTransactionSnapshot(), InvalidOid);
 	MemoryContextDelete(result.cxt);
 }
 
@@ -324,6 +328,9 @@ record_seek(const Seek *seek)
 	};
 
 	catalog_begin(&access);
+	/* A restore may have left it out. */
+	catalog_execute("INSERT INTO weir_internal.stream_state (stream_id)"
+					" VALUES ($1) ON CONFLICT DO NOTHING", 1, args);
 	if (catalog_execute("UPDATE weir_internal.stream_state SET"
 						" seek_generation = seek_generation + 1,"
 						" seek_to = $2, seek_forward = $3, seek_floor = $4,"
@@ -416,8 +423,10 @@ weir_advance_watermark(PG_FUNCTION_ARGS)
 		catalog_execute("INSERT INTO weir_internal.advance"
 						" (source_id, stream_id, to_time)"
 						" SELECT source_id, stream_id, $2"
-						" FROM weir_internal.stream WHERE source_id = $1"
-						" ORDER BY stream_id", lengthof(args), args);
+						" FROM (SELECT source_id, stream_id"
+						"  FROM weir_internal.stream WHERE source_id = $1"
+						"  ORDER BY stream_id FOR KEY SHARE) m",
+						lengthof(args), args);
 		catalog_end(&access);
 	}
 	worker_wakeup_at_commit();

@@ -493,7 +493,9 @@ insert_source(const SourceArgs *args, Oid relid, AttrNumber event_time,
 						"  $11, $12, $13, $14)", lengthof(values), values) != 1)
 		elog(ERROR, "source was not recorded");
 	/* The first source binds the catalog to this database. */
-	if (catalog_execute("SELECT 1 FROM weir_internal.cookie", 0, NULL) == 0)
+	if (catalog_execute("SELECT 1 FROM weir_internal.cookie UNION ALL"
+						" SELECT 1 FROM weir_internal.source"
+						"  WHERE relation <> $1", 1, values) == 0)
 		catalog_write_cookie();
 	catalog_end(&access);
 }

@@ -16,6 +16,7 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/catalog.h"
@@ -300,6 +301,10 @@ settle_target(const StreamArgs *args, const StreamPlan *plan, bool *created)
  * State and catalog row
  */
 
+/*
+ * One whose state table is not there: a restore of definitions without data
+ * makes the tables, but leaves the sequence at its start.
+ */
 static int32
 next_stream_id(void)
 {
@@ -308,12 +313,42 @@ next_stream_id(void)
 	int32		id;
 
 	catalog_begin(&access);
-	catalog_execute("SELECT nextval('weir_internal.stream_id_seq')::int4",
-					0, NULL);
-	catalog_row_begin(&r, &access, 0);
-	id = catalog_next_int4(&r);
+	do
+	{
+		catalog_execute("SELECT nextval('weir_internal.stream_id_seq')::int4",
+						0, NULL);
+		catalog_row_begin(&r, &access, 0);
+		id = catalog_next_int4(&r);
+	} while (OidIsValid(get_relname_relid(psprintf("state_%d", id),
+										  catalog_internal_schema())));
 	catalog_end(&access);
 	return id;
+}
+
+/*
+ * What a publication sends of a row that is changed or deleted: its key where
+ * that cannot be NULL, else all of the old row, which is in the WAL then.
+ */
+static void
+set_state_identity(const char *qualified, Oid state)
+{
+	Relation	rel = table_open(state, AccessShareLock);
+	Relation	index = index_open(linitial_oid(RelationGetIndexList(rel)),
+								   AccessShareLock);
+	char	   *identity;
+	bool		not_null = true;
+
+	for (int i = 0; i < index->rd_index->indnkeyatts; i++)
+		not_null = not_null &&
+			TupleDescAttr(RelationGetDescr(rel),
+						  index->rd_index->indkey.values[i] - 1)->attnotnull;
+	identity = not_null ?
+		psprintf("USING INDEX %s",
+				 quote_identifier(RelationGetRelationName(index))) : "FULL";
+	index_close(index, NoLock);
+	table_close(rel, NoLock);
+	catalog_define(psprintf("ALTER TABLE %s REPLICA IDENTITY %s", qualified,
+							identity));
 }
 
 /* Make the state table, the caller's; InvalidOid when there is none. */
@@ -334,8 +369,8 @@ create_state(const StreamArgs *args, const StreamPlan *plan, int32 id)
 	catalog_begin(&access);
 	foreach(lc, commands)
 		catalog_define(lfirst(lc));
-	catalog_define(psprintf("ALTER TABLE %s REPLICA IDENTITY FULL",
-							qualified));
+	set_state_identity(qualified, get_relname_relid(name,
+													catalog_internal_schema()));
 	catalog_define(psprintf("COMMENT ON TABLE %s IS %s", qualified,
 							quote_literal_cstr(psprintf("state of weir stream %s",
 														args->name))));
@@ -512,6 +547,7 @@ weir_create_stream(PG_FUNCTION_ARGS)
 	check_read_privileges(plan);
 
 	target = settle_target(&args, plan, &target_created);
+	catalog_grant_usage(GetUserId());
 	id = next_stream_id();
 	state = create_state(&args, plan, id);
 	insert_stream(&args, plan, id, source->source_id, target, target_created,

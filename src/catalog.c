@@ -24,6 +24,7 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_extension.h"
@@ -40,6 +41,7 @@
 #include "utils/rel.h"
 
 #include "catalog_spi.h"
+#include "compat.h"
 
 /*
  * The extension itself
@@ -495,7 +497,14 @@ read_source(const CatalogAccess *access, uint64 row)
 	return def;
 }
 
-/* In the order in which read_stream() takes them. */
+/*
+ * In the order in which read_stream() takes them.
+ *
+ * A stream without its position has failed, whatever its row says: to begin
+ * anew with results that are there would count records twice.  It is missing
+ * also where it was never resolved, but there is state already, or, for a
+ * stream without state, rows in the target that weir made.
+ */
 #define SELECT_STREAM \
 	"SELECT m.stream_id, m.name, m.owner::oid, m.source_id," \
 	"  s.relation::oid, m.query, m.target::oid, m.target_created," \
@@ -512,11 +521,21 @@ read_source(const CatalogAccess *access, uint64 row)
 	"  coalesce(nullif(m.options -> 'max_dead_ratio', 'null')::float8, 0.5)," \
 	"  coalesce(nullif(m.options -> 'dead_letter_limit', 'null')::int8, 0)," \
 	"  coalesce(nullif(m.options -> 'fillfactor', 'null')::int4, 70)," \
-	"  m.paused, m.failed_message, m.failed_sqlstate, e.seek_generation," \
+	"  m.paused, coalesce(m.failed_message, x.message)," \
+	"  CASE WHEN m.failed_message IS NOT NULL THEN m.failed_sqlstate" \
+	"	WHEN x.message IS NOT NULL THEN '55000' END, e.seek_generation," \
 	"  m.settings, m.objects IS NOT NULL, m.objects, m.xmin" \
 	" FROM weir_internal.stream m" \
-	" JOIN weir_internal.source s USING (source_id)" \
-	" JOIN weir_internal.stream_state e USING (stream_id) "
+	" LEFT JOIN weir_internal.source s USING (source_id)" \
+	" LEFT JOIN weir_internal.stream_state e USING (stream_id)" \
+	" CROSS JOIN LATERAL (SELECT CASE" \
+	"	WHEN s.source_id IS NULL THEN" \
+	"	  'its source is missing, as after a restore of a part'" \
+	"	WHEN e.stream_id IS NULL OR (e.applied_offsets IS NULL" \
+	"	  AND e.seek_to IS NULL AND pg_relation_size(coalesce(m.state::oid," \
+	"		CASE WHEN m.target_created THEN m.target::oid END)) > 0) THEN" \
+	"	  'its position is missing, as after a restore of a part:" \
+	" weir.seek() says where to begin' END AS message) x "
 
 static StreamDef *
 read_stream(const CatalogAccess *access, uint64 row)
@@ -726,6 +745,34 @@ catalog_stream_changed(const StreamDef *stream)
 }
 
 /*
+ * Delete the streams for which condition holds, of stream m and source s,
+ * with what belongs to them.  Within catalog_begin() and catalog_end(); the
+ * result are (name, state::oid, owner::oid) of those deleted.
+ */
+uint64
+catalog_delete_streams(const char *condition, int nargs,
+					   const CatalogArg *args)
+{
+	return catalog_execute(psprintf("WITH gone AS ("
+									"  DELETE FROM weir_internal.stream m"
+									"  USING (SELECT o.stream_id AS id, s.relation"
+									"	FROM weir_internal.stream o"
+									"	LEFT JOIN weir_internal.source s"
+									"	 USING (source_id)) s"
+									"  WHERE m.stream_id = s.id AND %s"
+									"  RETURNING m.*),"
+									" position AS ("
+									"  DELETE FROM weir_internal.stream_state e"
+									"  USING gone WHERE e.stream_id = gone.stream_id),"
+									" advance AS ("
+									"  DELETE FROM weir_internal.advance a"
+									"  USING gone WHERE a.stream_id = gone.stream_id)"
+									" SELECT name, state::oid, owner::oid FROM gone"
+									" ORDER BY stream_id", condition),
+						   nargs, args);
+}
+
+/*
  * What workers write
  */
 
@@ -764,6 +811,47 @@ catalog_fail_stream(int32 stream_id, const char *sqlstate,
 }
 
 /*
+ * Rights on the schema
+ */
+
+void
+catalog_grant_usage(Oid owner)
+{
+	CatalogAccess access;
+
+	if (compat_schema_aclcheck(catalog_internal_schema(), owner,
+							   ACL_USAGE) == ACLCHECK_OK)
+		return;
+	catalog_lock_names();
+	catalog_begin(&access);
+	catalog_define(psprintf("GRANT USAGE ON SCHEMA " WEIR_INTERNAL_SCHEMA
+							" TO %s",
+							quote_identifier(GetUserNameFromId(owner,
+															   false))));
+	CommandCounterIncrement();
+	catalog_end(&access);
+}
+
+void
+catalog_revoke_usage(Oid owner)
+{
+	CatalogAccess access;
+	CatalogArg	arg = CATALOG_OID(owner);
+
+	catalog_begin(&access);
+	if (catalog_execute("SELECT FROM pg_namespace n, aclexplode(n.nspacl) a"
+						" WHERE n.nspname = '" WEIR_INTERNAL_SCHEMA "'"
+						" AND a.grantee = $1 AND a.grantee <> n.nspowner"
+						" AND NOT EXISTS (SELECT FROM weir_internal.stream"
+						"  WHERE owner::oid = $1)", 1, &arg) > 0)
+		catalog_define(psprintf("REVOKE ALL ON SCHEMA " WEIR_INTERNAL_SCHEMA
+								" FROM %s",
+								quote_identifier(GetUserNameFromId(owner,
+																   false))));
+	catalog_end(&access);
+}
+
+/*
  * The cookie
  */
 
@@ -773,15 +861,19 @@ catalog_cookie_matches(void)
 	CatalogAccess access;
 	CatalogArg	args[] = {
 		CATALOG_INT8((int64) GetSystemIdentifier()),
-		CATALOG_INT8((int64) MyDatabaseId)
+		CATALOG_INT8((int64) MyDatabaseId),
+		CATALOG_INT8((int64) catalog_extension_oid(false))
 	};
 	CatalogRow	r;
 	bool		matches;
 
 	catalog_begin(&access);
-	catalog_execute("SELECT NOT EXISTS (SELECT 1 FROM weir_internal.cookie"
-					" WHERE (system_identifier, database_oid)"
-					"	IS DISTINCT FROM ($1, $2))",
+	catalog_execute("SELECT EXISTS (SELECT FROM weir_internal.cookie"
+					" WHERE (system_identifier, database_oid, extension_oid)"
+					"	= ($1, $2, $3)) OR NOT EXISTS"
+					" (SELECT FROM weir_internal.cookie UNION ALL"
+					"  SELECT FROM weir_internal.source UNION ALL"
+					"  SELECT FROM weir_internal.stream)",
 					lengthof(args), args);
 	catalog_row_begin(&r, &access, 0);
 	matches = catalog_next_bool(&r);
@@ -795,15 +887,18 @@ catalog_write_cookie(void)
 	CatalogAccess access;
 	CatalogArg	args[] = {
 		CATALOG_INT8((int64) GetSystemIdentifier()),
-		CATALOG_INT8((int64) MyDatabaseId)
+		CATALOG_INT8((int64) MyDatabaseId),
+		CATALOG_INT8((int64) catalog_extension_oid(false))
 	};
 
 	catalog_begin(&access);
 	catalog_execute("INSERT INTO weir_internal.cookie"
-					" (system_identifier, database_oid) VALUES ($1, $2)"
+					" (system_identifier, database_oid, extension_oid)"
+					" VALUES ($1, $2, $3)"
 					" ON CONFLICT (only_row) DO UPDATE SET"
 					"  system_identifier = excluded.system_identifier,"
-					"  database_oid = excluded.database_oid",
+					"  database_oid = excluded.database_oid,"
+					"  extension_oid = excluded.extension_oid",
 					lengthof(args), args);
 	catalog_end(&access);
 }

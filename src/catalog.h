@@ -156,8 +156,17 @@ extern Oid	catalog_extension_oid(bool missing_ok);
 extern bool catalog_tables_exist(void);
 
 /*
+ * USAGE on the schema of state and segments, which the statements of a stream
+ * name: for an owner of streams, and back from one without any more.  Two
+ * writers of the schema's ACL are an error: the one takes the lock of names
+ * when there is something to grant, callers of the other hold it.
+ */
+extern void catalog_grant_usage(Oid owner);
+extern void catalog_revoke_usage(Oid owner);
+
+/*
  * Does the cookie in the catalog say that this database is the one the
- * sources were made in?  True as well when there is no cookie yet.
+ * sources were made in?  True as well when there is nothing yet.
  */
 extern bool catalog_cookie_matches(void);
 extern void catalog_write_cookie(void);

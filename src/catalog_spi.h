@@ -68,6 +68,10 @@ extern uint64 catalog_execute(const char *sql, int nargs,
 /* Run DDL on weir's own relations (catalog_define.c): no event triggers. */
 extern void catalog_define(const char *sql);
 
+/* Delete streams and all that belongs to them but the tables. */
+extern uint64 catalog_delete_streams(const char *condition, int nargs,
+									 const CatalogArg *args);
+
 /* The columns of a result row, one after another. */
 typedef struct CatalogRow
 {

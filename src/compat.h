@@ -13,6 +13,7 @@
 #endif
 
 #include "catalog/pg_foreign_server.h"
+#include "catalog/pg_namespace.h"
 #include "commands/explain.h"
 #include "optimizer/pathnode.h"
 #include "utils/acl.h"
@@ -58,6 +59,16 @@ compat_server_aclcheck(Oid server_id, Oid userid, AclMode mode)
 #define compat_executor_run(desc) \
 	ExecutorRun(desc, ForwardScanDirection, 0, true)
 #endif
+
+static inline AclResult
+compat_schema_aclcheck(Oid schema, Oid userid, AclMode mode)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(NamespaceRelationId, schema, userid, mode);
+#else
+	return pg_namespace_aclcheck(schema, userid, mode);
+#endif
+}
 
 /* 17 has a resource owner own the set; ours live as long as the process. */
 #if PG_VERSION_NUM >= 170000
@@ -144,6 +155,7 @@ compat_define_index(Oid relid, IndexStmt *stmt)
 #define WEIR_SOFT_ERRORS
 #endif
 
+#include "parser/parse_relation.h"
 #include "parser/parse_type.h"
 
 /* A type by its SQL text; 16 can do that without an error. */
@@ -154,6 +166,17 @@ compat_parse_type(const char *text, Oid *type, int32 *typmod)
 	(void) parseTypeString(text, type, typmod, NULL);
 #else
 	parseTypeString(text, type, typmod, false);
+#endif
+}
+
+/* The privileges of a range-table entry are asked of another role. */
+static inline void
+compat_check_as_user(Query *query, RangeTblEntry *rte, Oid userid)
+{
+#if PG_VERSION_NUM >= 160000
+	getRTEPermissionInfo(query->rteperminfos, rte)->checkAsUser = userid;
+#else
+	rte->checkAsUser = userid;
 #endif
 }
 

@@ -172,7 +172,7 @@ drop_states(const CatalogAccess *access, uint64 n)
 		state = api_qualified_name(catalog_next_oid(&r));
 		ereport(NOTICE, errmsg("drop cascades to stream \"%s\"", name));
 		if (state)
-			commands[i] = psprintf("DROP TABLE %s", state);
+			commands[i] = psprintf("DROP TABLE %s CASCADE", state);
 	}
 	for (uint64 i = 0; i < n; i++)
 		if (commands[i])
@@ -202,12 +202,7 @@ follow_drops(void)
 		return;
 
 	catalog_begin(&access);
-	n = catalog_execute("WITH gone AS (DELETE FROM weir_internal.stream m"
-						"  USING weir_internal.source s"
-						"  WHERE m.source_id = s.source_id"
-						"  AND s.relation::oid = ANY ($1) RETURNING m.*)"
-						" SELECT name, state::oid FROM gone"
-						" ORDER BY stream_id", 1, &arg);
+	n = catalog_delete_streams("s.relation::oid = ANY ($1)", 1, &arg);
 	changed = n;
 	drop_states(&access, n);
 	changed += catalog_execute("DELETE FROM weir_internal.source"
@@ -445,10 +440,7 @@ drop_owned_streams(Datum roles)
 	uint64		n;
 
 	catalog_begin(&access);
-	n = catalog_execute("WITH gone AS (DELETE FROM weir_internal.stream"
-						"  WHERE owner::oid = ANY ($1) RETURNING *)"
-						" SELECT name, state::oid FROM gone"
-						" ORDER BY stream_id", 1, &arg);
+	n = catalog_delete_streams("m.owner::oid = ANY ($1)", 1, &arg);
 	drop_states(&access, n);
 	catalog_end(&access);
 	worker_wakeup_at_commit();
@@ -462,13 +454,17 @@ reassign_streams(Datum roles, Oid new_owner)
 		{OIDARRAYOID, roles, false}, CATALOG_OID(new_owner)
 	};
 	CatalogAccess access;
+	uint64		streams;
 
 	catalog_begin(&access);
-	catalog_execute("UPDATE weir_internal.stream SET owner = $2"
-					" WHERE owner::oid = ANY ($1)", lengthof(args), args);
+	streams = catalog_execute("UPDATE weir_internal.stream SET owner = $2"
+							  " WHERE owner::oid = ANY ($1)",
+							  lengthof(args), args);
 	catalog_execute("UPDATE weir_internal.dead_letter SET owner = $2"
 					" WHERE owner::oid = ANY ($1)", lengthof(args), args);
 	catalog_end(&access);
+	if (streams > 0)
+		catalog_grant_usage(new_owner);
 	worker_wakeup_at_commit();
 }
 

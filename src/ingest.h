@@ -154,7 +154,6 @@ extern void segment_ensure(Ingest *ingest, int n,
 extern bool segment_drop_strays(Ingest *ingest, BlockNumber *left);
 extern void segment_drop_private(int32 source_id, int32 stream_id);
 extern void segment_drop_orphans(void);
-extern void segment_revoke_stale(void);
 
 /* ingest_stage.c: the ring of segments */
 extern void stage_open(Ingest *ingest);

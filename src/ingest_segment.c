@@ -21,6 +21,7 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_extension.h"
+#include "commands/tablecmds.h"
 #include "executor/spi.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
@@ -29,8 +30,10 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 
 #include "catalog_spi.h"
+#include "errors.h"
 #include "ingest.h"
 #include "worker.h"
 
@@ -54,10 +57,19 @@ add_to_extension(Oid relid)
 	recordDependencyOn(&object, &extension, DEPENDENCY_EXTENSION);
 }
 
-/* Take it out again, else it could not be dropped. */
-static void
-drop_relation(Oid relid)
+/* A drop that is tried. */
+typedef struct Drop
 {
+	Oid			relid;
+	DropBehavior behavior;
+} Drop;
+
+/* Take it out of the extension, else it could not be dropped. */
+static void
+drop_relation(void *arg)
+{
+	const Drop *drop = arg;
+	Oid			relid = drop->relid;
 	ObjectAddress object;
 
 	deleteDependencyRecordsForClass(RelationRelationId, relid,
@@ -65,8 +77,63 @@ drop_relation(Oid relid)
 									DEPENDENCY_EXTENSION);
 	CommandCounterIncrement();
 	ObjectAddressSet(object, RelationRelationId, relid);
-	performDeletion(&object, DROP_RESTRICT, PERFORM_DELETION_INTERNAL);
+	performDeletion(&object, drop->behavior, PERFORM_DELETION_INTERNAL);
 	CommandCounterIncrement();
+}
+
+/*
+ * Drop a relation of a segment, whatever somebody has made that needs it: a
+ * view, a function, a policy.  None of these was asked for, and without the
+ * segment they are nothing, so they go along, and the log says which.
+ * Returns the error when it cannot be dropped even so.
+ */
+static ErrorData *
+try_drop(Oid relid)
+{
+	Drop		drop = {relid, DROP_RESTRICT};
+	ErrorData  *error = error_guard(drop_relation, &drop, false);
+
+	if (error == NULL ||
+		error->sqlerrcode != ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST)
+		return error;
+	ereport(WARNING,
+			(errmsg("objects that depend on staging relation \"%s\" are dropped with it",
+					get_rel_name(relid)),
+			 error->detail_log ? errdetail_internal("%s", error->detail_log) :
+			 error->detail ? errdetail_internal("%s", error->detail) : 0));
+	drop.behavior = DROP_CASCADE;
+	return error_guard(drop_relation, &drop, false);
+}
+
+static void
+set_aside(void *arg)
+{
+	Oid			relid = *(Oid *) arg;
+	char	   *name = get_rel_name(relid);
+
+	if (get_rel_relkind(relid) == RELKIND_RELATION)
+		catalog_execute(psprintf("TRUNCATE weir_internal.%s", name), 0, NULL);
+	RenameRelationInternal(relid, psprintf("aside_%u", relid), false, false);
+	CommandCounterIncrement();
+}
+
+/*
+ * The name of a segment's relation is wanted for another one: drop it, or
+ * else take its name away; the manager drops it when that can be done.
+ */
+static void
+make_way(Oid relid)
+{
+	ErrorData  *error = try_drop(relid);
+
+	if (error == NULL)
+		return;
+	ereport(WARNING,
+			(errmsg("could not drop staging relation \"%s\": %s",
+					get_rel_name(relid), error->message)));
+	error = error_guard(set_aside, &relid, false);
+	if (error)
+		ReThrowError(error);
 }
 
 /* Does the view still have the source's columns, and SEGMENT_TID? */
@@ -183,10 +250,10 @@ segment_ensure(Ingest *ingest, int n, struct SegmentShared *segment)
 
 	if (OidIsValid(viewid) && !view_fits(viewid, RelationGetDescr(source)))
 	{
-		drop_relation(viewid);
+		make_way(viewid);
 		viewid = InvalidOid;
 		if (OidIsValid(relid))
-			drop_relation(relid);
+			make_way(relid);
 		relid = InvalidOid;
 	}
 	if (OidIsValid(relid))
@@ -231,12 +298,14 @@ segment_relations(const char *condition, int32 arg1, int32 arg2)
 	catalog_begin(&access);
 	n = catalog_execute(psprintf("SELECT relid FROM (SELECT c.oid AS relid, "
 								 "c.relkind, c.relname, "
-								 "split_part(c.relname, '_', 2)::int AS source, "
-								 "split_part(c.relname, '_', 3)::int AS stream "
+								 "CASE WHEN c.relname LIKE 'segment%%' "
+								 "THEN split_part(c.relname, '_', 2)::int END AS source, "
+								 "CASE WHEN c.relname LIKE 'segment%%' "
+								 "THEN split_part(c.relname, '_', 3)::int END AS stream "
 								 "FROM pg_class c WHERE c.relnamespace = "
 								 "'weir_internal'::regnamespace "
 								 "AND c.relkind IN ('r', 'v') AND c.relname ~ "
-								 "'^segment_[0-9]+_[0-9]+_[0-9]+(_v)?$' "
+								 "'^(segment_[0-9]+_[0-9]+_[0-9]+(_v)?|aside_[0-9]+)$' "
 								 "OFFSET 0) s WHERE ($1, $2) IS NOT NULL AND %s "
 								 "ORDER BY relkind DESC, relname", condition),
 						2, args);
@@ -264,10 +333,13 @@ try_lock_relation(Oid relid)
 {
 	Oid			table = InvalidOid;
 
-	if (get_rel_relkind(relid) == RELKIND_VIEW)
-	{
-		char	   *name = get_rel_name(relid);
+	char	   *name = get_rel_name(relid);
 
+	if (name == NULL)
+		return true;			/* went with another */
+	if (get_rel_relkind(relid) == RELKIND_VIEW &&
+		strncmp(name, "segment", strlen("segment")) == 0)
+	{
 		name[strlen(name) - strlen("_v")] = '\0';
 		table = get_relname_relid(name, catalog_internal_schema());
 	}
@@ -296,8 +368,9 @@ size_if_readable(Oid relid)
 
 /*
  * Drop the relations but for those that somebody still reads, or that belong
- * to the ring given.  A table cannot go before its view.  Returns whether all
- * others are gone, and adds what is left of them, in blocks, to *left.
+ * to the ring given.  A table cannot go before its view.  One that cannot be
+ * dropped keeps no other; returns whether all are gone, and adds what is left
+ * of them, in blocks, to *left.
  */
 static bool
 drop_unread(List *relids, const struct SlotShared *ring, BlockNumber *left)
@@ -309,6 +382,7 @@ drop_unread(List *relids, const struct SlotShared *ring, BlockNumber *left)
 	{
 		Oid			relid = lfirst_oid(lc);
 		bool		ours = false;
+		ErrorData  *error;
 
 		for (int i = 0; ring && i < ring->nsegments; i++)
 			ours = ours || ring->segments[i].relid == relid ||
@@ -322,11 +396,22 @@ drop_unread(List *relids, const struct SlotShared *ring, BlockNumber *left)
 				*left += size_if_readable(relid);
 			continue;
 		}
+		if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid)))
+			continue;			/* went with another */
 		if (get_rel_relkind(relid) == RELKIND_RELATION &&
 			OidIsValid(get_relname_relid(psprintf("%s_v", get_rel_name(relid)),
 										 catalog_internal_schema())))
 			continue;
-		drop_relation(relid);
+		error = try_drop(relid);
+		if (error)
+		{
+			all = false;
+			if (left)
+				*left += size_if_readable(relid);
+			ereport(WARNING,
+					(errmsg("could not drop staging relation \"%s\": %s",
+							get_rel_name(relid), error->message)));
+		}
 	}
 	return all;
 }
@@ -365,68 +450,36 @@ segment_drop_private(int32 source_id, int32 stream_id)
 	CommitTransactionCommand();
 }
 
+/* Some are left: whoever calls tries again later. */
+static void
+say_left(bool all)
+{
+	if (!all)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("some staging relations could not be dropped yet")));
+}
+
 /*
- * Segments of sources and streams that are no more; the manager calls it
- * after each change of the catalog.
+ * Segments of sources and streams that are no more, and what was set aside;
+ * the manager calls it after each change of the catalog, and again when not
+ * all could be dropped.
  */
 void
 segment_drop_orphans(void)
 {
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	(void) drop_unread(segment_relations("(NOT EXISTS (SELECT FROM "
-										 "weir_internal.source o "
-										 "WHERE o.source_id = s.source) "
-										 "OR stream <> 0 AND NOT EXISTS (SELECT FROM "
-										 "weir_internal.stream o "
-										 "WHERE o.stream_id = s.stream))", 0, 0),
-					   NULL, NULL);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-}
-
-/*
- * Take back rights on segments' views from roles that have no stream on the
- * source any more, or none that runs.  A stream that is started again grants
- * anew what it needs.
- */
-void
-segment_revoke_stale(void)
-{
-	CatalogAccess access;
-	uint64		n;
+	bool		all;
 
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	catalog_begin(&access);
-	n = catalog_execute("SELECT DISTINCT pg_catalog.format("
-						"'REVOKE ALL ON weir_internal.%I FROM %I', "
-						"v.relname, r.rolname) FROM (SELECT c.oid, c.relname, "
-						"c.relowner, split_part(c.relname, '_', 2)::int AS source, "
-						"(aclexplode(c.relacl)).grantee FROM pg_class c "
-						"WHERE c.relnamespace = 'weir_internal'::regnamespace "
-						"AND c.relkind = 'v' AND c.relname ~ '^segment_[0-9]+_' "
-						"UNION SELECT c.oid, c.relname, c.relowner, "
-						"split_part(c.relname, '_', 2)::int, "
-						"(aclexplode(a.attacl)).grantee FROM pg_class c "
-						"JOIN pg_attribute a ON a.attrelid = c.oid "
-						"WHERE c.relnamespace = 'weir_internal'::regnamespace "
-						"AND c.relkind = 'v' AND c.relname ~ '^segment_[0-9]+_' "
-						"AND a.attacl IS NOT NULL) v "
-						"JOIN pg_roles r ON r.oid = v.grantee "
-						"WHERE v.grantee <> v.relowner AND NOT EXISTS (SELECT "
-						"FROM weir_internal.stream st "
-						"WHERE st.source_id = v.source "
-						"AND st.owner::oid = v.grantee "
-						"AND st.failed_message IS NULL)", 0, NULL);
-	if (n > 0)
-	{
-		SPITupleTable *table = SPI_tuptable;
-
-		for (uint64 i = 0; i < n; i++)
-			catalog_define(SPI_getvalue(table->vals[i], table->tupdesc, 1));
-	}
-	catalog_end(&access);
+	all = drop_unread(segment_relations("(NOT EXISTS (SELECT FROM "
+										"weir_internal.source o "
+										"WHERE o.source_id = s.source) "
+										"OR stream <> 0 AND NOT EXISTS (SELECT FROM "
+										"weir_internal.stream o "
+										"WHERE o.stream_id = s.stream))", 0, 0),
+					  NULL, NULL);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	say_left(all);
 }

@@ -614,7 +614,7 @@ batch_run(StreamWorker *w, StreamBatch *batch, bool careful)
 	bool		done = false;
 
 	SetCurrentStatementStartTimestamp();
-	step_grant(w, batch);
+	rights_prepare(w);
 	StartTransactionCommand();
 	MemoryContextSwitchTo(w->batch_cxt);
 	if (batch->rows)

@@ -232,8 +232,7 @@ extern StreamPlan *follow_read(const StreamDef *def, StreamOptions *options);
 extern void follow_check(StreamWorker *w, bool written);
 
 /* stream_rights.c */
-extern void rights_prepare(StreamWorker *w, const StreamBatch *batch,
-						   bool known);
+extern void rights_prepare(StreamWorker *w);
 extern bool rights_check(StreamWorker *w);
 extern char *rights_segment_text(const StreamWorker *w, Oid viewid);
 extern char *rights_qualified_name(Oid relid);
@@ -252,7 +251,6 @@ typedef struct StepArgs
 
 extern void step_args_init(StepArgs *args, const StreamWorker *w,
 						   const StreamBatch *batch);
-extern void step_grant(StreamWorker *w, const StreamBatch *batch);
 extern bool step_exists(StreamWorker *w, const StreamBatch *batch,
 						StepKind step);
 extern void step_run(StreamWorker *w, StreamBatch *batch, StepKind step,

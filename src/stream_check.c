@@ -102,8 +102,9 @@ check_storage(const CheckedTable *table)
 /*
  * A violation must show when a row is written, not at commit.  Everything
  * that can be deferred has a trigger; those of foreign keys that refer to the
- * table are its own, too.  PostgreSQL refuses to defer a user's trigger in a
- * security-restricted operation, with the SQLSTATE of that.
+ * table are its own, too.  A user's constraint trigger must not even be
+ * deferrable, since another trigger could defer it; PostgreSQL refuses that in
+ * a security-restricted operation, which is where the SQLSTATE is from.
  */
 static void
 check_deferred(const CheckedTable *table)
@@ -115,17 +116,22 @@ check_deferred(const CheckedTable *table)
 		Trigger    *trigger = &triggers->triggers[i];
 		char	   *constraint = get_constraint_name(trigger->tgconstraint);
 
-		if (!trigger->tginitdeferred)
+		if (!trigger->tginitdeferred &&
+			(trigger->tgisinternal || !trigger->tgdeferrable))
 			continue;
 		ereport(ERROR,
 				(errcode(trigger->tgisinternal ?
 						 ERRCODE_FEATURE_NOT_SUPPORTED :
 						 ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("constraint \"%s\" of %s \"%s\" is INITIALLY DEFERRED",
+				 errmsg("constraint \"%s\" of %s \"%s\" is %s",
 						constraint ? constraint : trigger->tgname,
-						table->what, RelationGetRelationName(table->rel)),
+						table->what, RelationGetRelationName(table->rel),
+						trigger->tginitdeferred ? "INITIALLY DEFERRED" :
+						"a DEFERRABLE trigger"),
 				 errdetail("A violation must show when a row is written, not at commit."),
-				 errhint("ALTER TABLE ... ALTER CONSTRAINT ... INITIALLY IMMEDIATE.")));
+				 trigger->tgisinternal ?
+				 errhint("ALTER TABLE ... ALTER CONSTRAINT ... INITIALLY IMMEDIATE.") :
+				 errhint("Make the trigger NOT DEFERRABLE.")));
 	}
 }
 

@@ -29,6 +29,7 @@
 #include "access/xact.h"
 #include "catalog/pg_type_d.h"
 #include "executor/executor.h"
+#include "nodes/nodeFuncs.h"
 #include "nodes/params.h"
 #include "parser/analyze.h"
 #include "parser/parser.h"
@@ -120,12 +121,39 @@ statement_analyze(const char *sql)
 	return query->commandType == CMD_UTILITY ? NULL : query;
 }
 
+/* The view of the segment that the statement reads in the source's place. */
+typedef struct SegmentReference
+{
+	Oid			viewid;
+	Oid			owner;			/* weir's */
+} SegmentReference;
+
+/* It is read with weir's own rights; stream_rights.c says how much of it. */
+static bool
+segment_walker(Node *node, SegmentReference *segment)
+{
+	ListCell   *lc;
+
+	if (node == NULL)
+		return false;
+	if (!IsA(node, Query))
+		return expression_tree_walker(node, segment_walker, segment);
+	foreach(lc, ((Query *) node)->rtable)
+	{
+		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+
+		if (rte->rtekind == RTE_RELATION && rte->relid == segment->viewid)
+			compat_check_as_user((Query *) node, rte, segment->owner);
+	}
+	return query_tree_walker((Query *) node, segment_walker, segment, 0);
+}
+
 /*
  * A statement with views expanded, if it calls what the stream may call: what
  * was created since, and fits better, is never called.
  */
 static Query *
-analyze(const char *sql, const List *objects, const char *what)
+analyze(const char *sql, const List *objects, const char *what, Oid segment)
 {
 	Query	   *query = statement_analyze(sql);
 	List	   *rewritten;
@@ -133,6 +161,12 @@ analyze(const char *sql, const List *objects, const char *what)
 	if (query == NULL)
 		elog(ERROR, "not a statement to be planned: %s", sql);
 	objects_check(objects_add_called(NIL, query), objects, what);
+	if (OidIsValid(segment))
+	{
+		SegmentReference reference = {segment, catalog_extension_owner()};
+
+		segment_walker((Node *) query, &reference);
+	}
 	rewritten = pg_rewrite_query(query);
 	if (list_length(rewritten) != 1)
 		elog(ERROR, "not one statement: %s", sql);
@@ -180,7 +214,7 @@ execute(StatementResult *result, PlannedStmt *plan, const char *sql,
 void
 statement_run(StatementResult *result, const StreamDef *def,
 			  const StreamPlan *plan, const char *sql, const Datum *values,
-			  const bool *nulls, Snapshot snapshot)
+			  const bool *nulls, Snapshot snapshot, Oid segment)
 {
 	MemoryContext cxt = result->cxt;
 	MemoryContext work;
@@ -197,7 +231,8 @@ statement_run(StatementResult *result, const StreamDef *def,
 								 ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(work);
 	catalog_enter_user(&user, def->owner, &def->settings);
-	query = analyze(sql, plan->objects, psprintf("stream \"%s\"", def->name));
+	query = analyze(sql, plan->objects, psprintf("stream \"%s\"", def->name),
+					segment);
 	execute(result, pg_plan_query(query, sql, CURSOR_OPT_PARALLEL_OK, params),
 			sql, params, snapshot);
 	catalog_leave_user(&user);
@@ -214,7 +249,7 @@ statement_check(const char *sql, Oid owner, const CapturedSettings *settings,
 	QueryDesc  *desc;
 
 	catalog_enter_user(&user, owner, settings);
-	plan = pg_plan_query(analyze(sql, objects, "the query"), sql, 0, NULL);
+	plan = pg_plan_query(analyze(sql, objects, "the query", InvalidOid), sql, 0, NULL);
 	desc = CreateQueryDesc(plan, sql, GetActiveSnapshot(), InvalidSnapshot,
 						   None_Receiver, NULL, NULL, 0);
 	ExecutorStart(desc, EXEC_FLAG_EXPLAIN_ONLY);

@@ -29,11 +29,12 @@ typedef struct StatementResult
  * the parameters of stream.h (nulls: NULL for none of them) under a snapshot,
  * which is left as it is, and after which what this transaction has written
  * is seen.  The caller is in a transaction; it need not be connected to SPI.
+ * segment: the view that is read with weir's own rights; InvalidOid: none.
  */
 extern void statement_run(StatementResult *result, const StreamDef *def,
 						  const StreamPlan *plan, const char *sql,
 						  const Datum *values, const bool *nulls,
-						  Snapshot snapshot);
+						  Snapshot snapshot, Oid segment);
 
 /* Analyze it, and no more; NULL: it is none that is planned. */
 extern Query *statement_analyze(const char *sql);

@@ -101,13 +101,6 @@ plans_of(StreamWorker *w, const StreamBatch *batch)
 		&w->segments[batch->segment];
 }
 
-/* Before a batch, outside its transaction: the owner's rights. */
-void
-step_grant(StreamWorker *w, const StreamBatch *batch)
-{
-	rights_prepare(w, batch, plans_of(w, batch)->viewid == batch->viewid);
-}
-
 /* The statements of the batch's segment. */
 static SegmentPlans *
 segment_plans(StreamWorker *w, const StreamBatch *batch)
@@ -198,7 +191,7 @@ step_run(StreamWorker *w, StreamBatch *batch, StepKind step,
 	values[6] = Int64GetDatum(args->hash_lo);
 	values[7] = Int64GetDatum(args->hash_hi);
 	statement_run(&result, w->def, w->plan, step_sql(plans->statements, step),
-				  values, NULL, batch->snapshot);
+				  values, NULL, batch->snapshot, batch->viewid);
 }
 
 uint64

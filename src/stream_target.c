@@ -21,7 +21,17 @@
 #include "utils/syscache.h"
 #include "utils/typcache.h"
 
+#include "compat.h"
 #include "stream_internal.h"
+
+/*
+ * Closing a window deletes a range of keys, and the next windows need the
+ * room.  By default a fifth of the table may be dead before it is vacuumed;
+ * with many windows open that is many that have been closed.  Other kinds
+ * update in place, which needs no vacuum.
+ */
+#define WINDOW_STATE_OPTIONS \
+	", autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 1000"
 
 /* Callers are between stream_enter_deparse and stream_leave_deparse. */
 char *
@@ -158,6 +168,51 @@ output_named(const StreamPlan *plan, const char *name)
 	return NULL;
 }
 
+/*
+ * Is it a column of the source that is NOT NULL?  That stays so, since a
+ * source cannot be altered, and ingest keeps to it.
+ */
+static bool
+never_null(const StreamPlan *plan, Node *expr)
+{
+	Var		   *var;
+	HeapTuple	tuple;
+	bool		result;
+
+	expr = compat_flatten_aliases(plan->query, expr);
+	while (IsA(expr, RelabelType))
+		expr = (Node *) ((RelabelType *) expr)->arg;
+	var = (Var *) expr;
+	if (!IsA(expr, Var) || var->varlevelsup != 0 ||
+		var->varno != stream_parts(plan)->source_rti || var->varattno <= 0)
+		return false;
+	tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(plan->source_relid),
+							Int16GetDatum(var->varattno));
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	result = ((Form_pg_attribute) GETSTRUCT(tuple))->attnotnull &&
+		strcmp(NameStr(((Form_pg_attribute) GETSTRUCT(tuple))->attname),
+			   "kafka_timestamp") != 0;
+	ReleaseSysCache(tuple);
+	return result;
+}
+
+/* The same of an output column. */
+static bool
+output_never_null(const StreamPlan *plan, const char *name)
+{
+	ListCell   *lc;
+
+	foreach(lc, plan->query->targetList)
+	{
+		TargetEntry *tle = lfirst_node(TargetEntry, lc);
+
+		if (!tle->resjunk && strcmp(tle->resname, name) == 0)
+			return never_null(plan, (Node *) tle->expr);
+	}
+	return false;
+}
+
 static List *
 row_state(const StreamPlan *plan)
 {
@@ -175,7 +230,7 @@ row_state(const StreamPlan *plan)
 														output->typmod),
 									   stream_collate_text(output->type,
 														   output->collation),
-									   false));
+									   output_never_null(plan, output->name)));
 	}
 	columns = lappend(columns,
 					  state_column("kafka_timestamp",
@@ -208,7 +263,7 @@ group_state(const StreamPlan *plan)
 										   stream_type_text(getBaseType(key->type), -1),
 										   stream_collate_text(key->type,
 															   key->collation),
-										   false));
+										   never_null(plan, key->expr)));
 	}
 	foreach(lc, parts->partials)
 	{
@@ -233,17 +288,18 @@ stream_state_definition(const StreamPlan *plan)
 }
 
 static List *
-table_ddl(const char *table, const char *columns, List *key, int fillfactor)
+table_ddl(const char *table, const char *columns, List *key,
+		  const char *options)
 {
 	List	   *ddl = NIL;
 
-	ddl = lappend(ddl, psprintf("CREATE TABLE %s %s\n) WITH (fillfactor = %d)",
-								table, columns, fillfactor));
+	ddl = lappend(ddl, psprintf("CREATE TABLE %s %s\n) WITH (%s)", table,
+								columns, options));
 	if (key != NIL)
 		ddl = lappend(ddl,
 					  psprintf("CREATE UNIQUE INDEX ON %s (%s) NULLS NOT DISTINCT",
 							   table, stream_column_list(key, "")));
-	return lappend(ddl, psprintf("ALTER TABLE %s REPLICA IDENTITY FULL", table));
+	return ddl;
 }
 
 List *
@@ -252,7 +308,10 @@ stream_state_ddl(const StreamPlan *plan, const char *state, int fillfactor)
 	if (plan->kind == STREAM_ROW && plan->key_columns == NIL)
 		return NIL;
 	return table_ddl(state, column_definitions(stream_state_definition(plan)),
-					 stream_state_columns(plan, true), fillfactor);
+					 stream_state_columns(plan, true),
+					 psprintf("fillfactor = %d%s", fillfactor,
+							  plan->kind == STREAM_WINDOW ?
+							  WINDOW_STATE_OPTIONS : ""));
 }
 
 List *
@@ -276,6 +335,8 @@ stream_target_ddl(const StreamPlan *plan, const char *target, int fillfactor)
 									   output->is_window));
 	}
 	stream_leave_deparse(nest_level);
-	return table_ddl(target, column_definitions(columns), plan->key_columns,
-					 fillfactor);
+	return lappend(table_ddl(target, column_definitions(columns),
+							 plan->key_columns,
+							 psprintf("fillfactor = %d", fillfactor)),
+				   psprintf("ALTER TABLE %s REPLICA IDENTITY FULL", target));
 }

@@ -483,7 +483,6 @@ weir_manager_main(Datum arg)
 	Task		reading = {"reading what workers are wanted", read_wanted};
 	Task		cleaning[] = {
 		{"dropping segments of what is no more", segment_drop_orphans},
-		{"taking back rights on segments", segment_revoke_stale},
 		{"forgetting the dead letters of what is no more", forget_letters}
 	};
 	uint64		cleaned[lengthof(cleaning)] = {0};

@@ -152,6 +152,8 @@ read_definition(StreamWorker *w, const WorkerArgs *args)
 				 errmsg("the target of stream \"%s\" does not exist",
 						w->def->name),
 				 errhint("Drop the stream and create it again.")));
+	catalog_grant_usage(w->def->owner);
+	w->rights_stale = true;
 	w->plan = follow_read(w->def, &w->options);
 	PopActiveSnapshot();
 	CommitTransactionCommand();

@@ -206,6 +206,12 @@ SELECT bag_eq($$ SELECT weir_stats.seen(s) FROM weir.stat_stream s
 	'nothing else of a stream of another role');
 SELECT is((SELECT weir_stats.seen(s) FROM weir.stat_worker s
 	WHERE kind = 'launcher'), 'kind pid state', 'nothing else of a worker');
+SELECT throws_ok(format($$ SELECT weir_internal.count_groups(%L) $$,
+	current_setting('weir_stats.state')), '42501', NULL,
+	'no right on the schema of state');
+RESET ROLE;
+GRANT USAGE ON SCHEMA weir_internal TO weir_stats_stranger;
+SET LOCAL ROLE weir_stats_stranger;
 SELECT results_eq(format($$ SELECT weir_internal.count_open_windows(s),
 		weir_internal.find_oldest_window(s), weir_internal.count_groups(s),
 		weir_internal.measure_state(s)
