@@ -18,7 +18,7 @@ CREATE FUNCTION weir.create_source(
 	if_not_exists			boolean DEFAULT false)
 RETURNS regclass LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'weir_create_source';
 COMMENT ON FUNCTION weir.create_source(text, text, text, text, text, text, interval, interval, interval, text, text, text, int, jsonb, boolean) IS
-'makes a source, a Kafka topic with typed columns, and returns its foreign table. name: may have a schema; server: a server of weir_kafka; columns: as in CREATE FOREIGN TABLE, with column options path and epoch (s, ms, us, ns); format: json; event_time: a timestamp column, default the record''s Kafka timestamp; max_out_of_orderness, idle_timeout (NULL: never idle), max_future_skew (NULL: no limit): durations without months; start_from: earliest, latest, a timestamp, or offsets {"0": 42}; filter: condition that a row must pass to be staged; on_error: dead_letter or stop; workers: 1; options: staging_limit (bytes or a size), dead_letter_limit (rows). Errors: 42710 or 42P07 the name is taken, 42704 no such server, 42501 no USAGE on it, 22023 a bad argument, 42601 a bad column list, 0A000 not supported';
+'makes a source, a Kafka topic with typed columns, and returns its foreign table. name: may have a schema; server: a server of weir_kafka; columns: as in CREATE FOREIGN TABLE, with column options path and epoch (s, ms, us, ns); format: json; event_time: a timestamp column, default the record''s Kafka timestamp; max_out_of_orderness, idle_timeout (NULL: never idle), max_future_skew (NULL: no limit): durations without months; start_from: earliest, latest, a timestamp, or offsets {"0": 42}, which must be there, else the source stops; filter: condition that a row must pass to be staged; on_error: dead_letter or stop; workers: 1; options: staging_limit (bytes or a size), dead_letter_limit (rows). Errors: 42710 or 42P07 the name is taken, 42704 no such server, 42501 no USAGE on it, 22023 a bad argument, 42601 a bad column list, 0A000 not supported';
 
 CREATE FUNCTION weir.create_stream(
 	name					text,
@@ -68,7 +68,7 @@ COMMENT ON FUNCTION weir.advance_watermark(text, timestamptz, boolean) IS
 CREATE FUNCTION weir.wait_for(stream text, timeout interval DEFAULT '1 minute') RETURNS void
 	LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'weir_wait_for';
 COMMENT ON FUNCTION weir.wait_for(text, interval) IS
-'returns when the stream has applied all that stood in Kafka at the call, and earlier calls of weir.advance_watermark(); timeout: NULL waits without end. Errors: 42704 no such stream, 42501 not the owner, 55000 it is paused, failed, or was made or changed in this transaction, 57014 the timeout, with the lag in DETAIL, 25001 not in READ COMMITTED';
+'returns when the stream has applied all that stood in Kafka at the call, and earlier calls of weir.advance_watermark(); timeout: NULL waits without end. Errors: 42704 no such stream, 42501 not the owner, 55000 it is paused, failed, or was made or changed in this transaction, or no worker may run, 57014 the timeout, with the lag and what it waits for in DETAIL, 25001 not in READ COMMITTED, 25006 on a standby';
 
 CREATE FUNCTION weir.explain(stream text, OUT step text, OUT purpose text, OUT statement text) RETURNS SETOF record
 	LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'weir_explain';
@@ -97,4 +97,4 @@ CREATE FUNCTION weir.sample(
 	OUT kafka_key bytea, OUT payload text)
 RETURNS SETOF record LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'weir_sample';
 COMMENT ON FUNCTION weir.sample(text, text, int) IS
-'the newest records of a topic, read with the caller''s user mapping; server: a server of weir_kafka; n: how many at most, over all partitions; payload: as by weir.dead_letter_text(). Errors: 42704 no such server, 42501 no USAGE on it, 08000 the broker cannot be reached, 42704 no such topic';
+'the newest records of a topic, read with the caller''s user mapping, for 30 seconds at most; server: a server of weir_kafka; n: how many at most, over all partitions; payload: as by weir.dead_letter_text(). Errors: 42704 no such server, 42501 no USAGE on it, 08000 the broker cannot be reached, 42704 no such topic';

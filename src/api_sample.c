@@ -70,7 +70,7 @@ typedef struct SamplePartition
 	int			wanted;			/* records, at the begin of the round */
 	int64		seen;			/* records of the round */
 	SampleRecord *newest;		/* of these, wanted at most; circular */
-}			SamplePartition;
+} SamplePartition;
 
 typedef struct Sample
 {
@@ -215,7 +215,7 @@ free_record(SampleRecord *record)
 }
 
 static void
-keep_record(SamplePartition * part, const KafkaMessage *message)
+keep_record(SamplePartition *part, const KafkaMessage *message)
 {
 	SampleRecord *record = &part->newest[part->seen % part->wanted];
 

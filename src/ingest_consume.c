@@ -53,7 +53,7 @@
 
 /* Look at everything else this often, and when nothing goes on. */
 #define TICK_MS 200
-#define QUIET_TICK_MS 1000
+#define QUIET_TICK_MS 2000
 
 /* Records by what became of them, of one batch. */
 typedef struct BatchTally

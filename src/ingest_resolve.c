@@ -44,12 +44,12 @@ typedef struct Refusal
 {
 	int			sqlerrcode;
 	char	   *message;
-}			Refusal;
+} Refusal;
 
 /* Explicit offsets: are they there?  *offsets has the beginnings. */
 static void
 take_offsets(Ingest *ingest, const Position *position, int64 *offsets,
-			 Refusal * refusal)
+			 Refusal *refusal)
 {
 	const char *topic = ingest->source->topic;
 	int64	   *ends = broker_offsets(ingest, KAFKA_REQUEST_END, 0, NULL);
@@ -100,7 +100,7 @@ take_offsets(Ingest *ingest, const Position *position, int64 *offsets,
  * not answer.
  */
 static int64 *
-resolve(Ingest *ingest, const Position *position, Refusal * refusal)
+resolve(Ingest *ingest, const Position *position, Refusal *refusal)
 {
 	KafkaRequestKind kind = KAFKA_REQUEST_LOW;
 	int64		unknown = OFFSET_BY_START;
@@ -202,7 +202,7 @@ static const Position beginning = {.kind = POSITION_EARLIEST};
  * already keep it, and those found later start at their beginning.
  */
 static int64 *
-resolve_stream(Ingest *ingest, const NewStream *stream, Refusal * refusal)
+resolve_stream(Ingest *ingest, const NewStream *stream, Refusal *refusal)
 {
 	int64	   *by_start = NULL;
 	int64	   *lows = NULL;
@@ -419,7 +419,7 @@ skipped_text(Ingest *ingest, const Stored *stored, const int64 *offsets)
  * source stops.
  */
 static void
-refuse(Ingest *ingest, const NewStream *stream, const Refusal * refusal)
+refuse(Ingest *ingest, const NewStream *stream, const Refusal *refusal)
 {
 	if (!stream->own_start)
 	{

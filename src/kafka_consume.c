@@ -170,6 +170,7 @@ partition_moved(KafkaClient *client, KafkaPartition *part, int32 partition,
 	part->position = position;
 	part->troubled = false;
 	part->misses = 0;
+	client->quiet = false;
 	if (client->last_error.class != KAFKA_OK &&
 		client->last_error.class <= KAFKA_AUTHORIZATION &&
 		(client->last_error.class != KAFKA_TRANSIENT ||

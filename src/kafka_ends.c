@@ -32,6 +32,12 @@
 /* Older than two intervals and this, an answer is none. */
 #define ANSWER_SLACK_MS 2000
 
+/*
+ * While nothing comes there is less to ask for: what comes shows itself.  Not
+ * so seldom that the evidence for idleness has gaps (WORKER_IDLE_GAP).
+ */
+#define QUIET_INTERVALS INT64CONST(2)
+
 /* How long to go on asking. */
 #define ENDS_TIMEOUT_MS 5000
 
@@ -59,8 +65,8 @@ kafka_service_due(KafkaClient *client)
 		return -1;
 	if (client->ends_asked_ms == 0)
 		return 0;
-	left = client->ends_asked_ms + client->ends_interval_ms -
-		kafka_monotonic_ms();
+	left = client->ends_asked_ms - kafka_monotonic_ms() +
+		client->ends_interval_ms * (client->quiet ? QUIET_INTERVALS : 1);
 	return Max(left, 0);
 }
 
@@ -99,6 +105,7 @@ kafka_take_ends(KafkaClient *client, const KafkaJob *job, bool count_misses)
 	int32		missing = -1;
 	bool		any = false;
 
+	client->quiet = true;
 	for (int i = 0; i < job->partitions; i++)
 	{
 		KafkaPartition *part = kafka_get_partition(client, i);
@@ -109,8 +116,10 @@ kafka_take_ends(KafkaClient *client, const KafkaJob *job, bool count_misses)
 			part->asked_at = asked_at;
 			part->misses = 0;
 			any = true;
+			client->quiet &= part->asked_end == part->position;
 			continue;
 		}
+		client->quiet = false;
 		if (count_misses && ++part->misses >= LEADER_MISSES && missing < 0)
 			missing = i;
 	}
@@ -149,5 +158,5 @@ kafka_partition_at_end(KafkaClient *client, int32 partition,
 	return part->asked_end >= 0 && part->asked_end == part->position &&
 		(!part->troubled || part->asked_at > part->troubled_at) &&
 		part->asked_at >= GetCurrentTimestamp() -
-		(2 * client->ends_interval_ms + ANSWER_SLACK_MS) * INT64CONST(1000);
+		(INT64CONST(2) * client->ends_interval_ms + ANSWER_SLACK_MS) * 1000;
 }

@@ -135,6 +135,8 @@ struct KafkaClient
 	int			npartitions;	/* of the topic; 0: not told */
 	int			ends_interval_ms;	/* ask for end offsets; 0: do not */
 	int64		ends_asked_ms;	/* monotonic: the last time; 0: never */
+	bool		quiet;			/* the last answer: nothing is left to read;
+								 * nothing has come since */
 	int64		queue_limit;	/* bytes, as given to librdkafka */
 	int64		batch_limit;	/* bytes of a batch that can be read for sure */
 	int			too_large;		/* responses in a row that were too large */

@@ -74,7 +74,7 @@ typedef struct StatsReason
 	const char *message;		/* NULL: no reason, all is well */
 	const char *sqlstate;
 	TimestampTz at;				/* 0: not known */
-}			StatsReason;
+} StatsReason;
 
 typedef struct Stats
 {

@@ -352,7 +352,7 @@ stats_slot_reason(const Stats *stats, const SourceDef *source,
  */
 static bool
 ring_waits(const Stats *stats, const StreamStats *stream,
-		   const SourceDef *source, StatsReason * reason)
+		   const SourceDef *source, StatsReason *reason)
 {
 	bool		catches_up = stream->shared.wants_catch_up;
 	const SlotStats *slot = stats_slot(stats, source->source_id, catches_up ?
@@ -379,7 +379,7 @@ ring_waits(const Stats *stats, const StreamStats *stream,
 /* The state of a stream, and why. */
 static StreamState
 stream_state(const Stats *stats, const StreamStats *stream,
-			 StatsReason * reason)
+			 StatsReason *reason)
 {
 	const SourceDef *source = stats_source(stats, stream->def->source_id);
 

@@ -46,7 +46,7 @@
  * the ingest worker, or the leader's answer, has been held up.
  */
 #define WORKER_IDLE_GAP \
-	((int64) (2 * weir_end_offset_interval + 2000) * 1000)
+	((INT64CONST(2) * weir_end_offset_interval + 2000) * 1000)
 
 typedef enum WorkerKind
 {

@@ -46,7 +46,7 @@
 #define TICK_MS 100
 
 /* ... and this often when only a wake-up can bring something to do. */
-#define QUIET_TICK_MS 1000
+#define QUIET_TICK_MS 2000
 
 /* And the stream's tables, when there is nothing to do. */
 #define LOOK_MS 500

@@ -142,10 +142,10 @@ for my $how (qw(stop kill9))
 	$kafka->$how;
 	$producer->send(next_lines(2000));
 	source_complains($when);
-	is( WeirTest::sql($node, <<'SQL'),
-SELECT DISTINCT state FROM weir.stat_stream
+	WeirTest::sql_becomes(
+		$node, <<'SQL', 'waiting|t', "$when: the streams stay, and wait for their source");
+SELECT DISTINCT state, last_error ~ 'broker' FROM weir.stat_stream
 SQL
-		'running', "$when: the streams stay");
 	WeirTest::sql_becomes($node, $idle, 'f', "$when: nothing is idle");
 	my $is_idle = 0;
 	my $until = WeirTest::sql($node,
