@@ -53,6 +53,19 @@ SELECT weir.create_source('none', 'kafka', 'x', 'create_date timestamptz', event
 SELECT weir.create_source('none', 'kafka', 'x', 'a timestamptz', event_time => 'nothing_like_it');
 SELECT weir.create_source('none', 'kafka', 'x', 'a timestamptz', event_time => 'a.b');
 
+-- The key of a stream, in the same way.
+SELECT weir.create_stream('keyed_' || n, q, options => jsonb_build_object('key', k))
+FROM (VALUES (1, 'SELECT createdate AS createDate FROM exact', 'createDate'),
+	(2, 'SELECT createdate AS "createDate", 1 AS createdate FROM exact', 'createDate'),
+	(3, 'SELECT createdate AS a_name_of_sixty_four_bytes_which_is_one_byte_longer_than_is_okay FROM exact', 'a_name_of_sixty_four_bytes_which_is_one_byte_longer_than_is_okay')) x (n, q, k);
+SELECT stream, key_columns FROM weir.streams ORDER BY 1;
+
+-- As many columns as there can be.
+SELECT weir.create_source('many', 'kafka', 'x', string_agg('c' || i || ' int', ', '))
+FROM generate_series(1, 1594) i;
+SELECT weir.create_source('many', 'kafka', 'x', string_agg('c' || i || ' int', ', '))
+FROM generate_series(1, 1593) i;
+
 -- Units of epochs.
 SELECT weir.create_source('days', 'kafka', 'x',
 	'a date OPTIONS (epoch ''d''), b timestamp OPTIONS (epoch ''d''), c date[] OPTIONS (epoch ''ms'')');

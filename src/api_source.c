@@ -336,6 +336,12 @@ check_relation(Relation rel)
 {
 	TupleDesc	desc = RelationGetDescr(rel);
 
+	/* the view of a segment has one more */
+	if (desc->natts >= MaxHeapAttributeNumber)
+		ereport(ERROR,
+				errcode(ERRCODE_TOO_MANY_COLUMNS),
+				errmsg("a source can have at most %d columns",
+					   MaxHeapAttributeNumber - 1 - SOURCE_KAFKA_ATTRS));
 	check_kafka_columns(rel);
 	for (int i = 0; i < desc->natts; i++)
 	{

@@ -28,6 +28,7 @@
 #include "parser/parse_relation.h"
 #include "parser/parser.h"
 #include "parser/parsetree.h"
+#include "parser/scansup.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
@@ -689,7 +690,24 @@ window_used_below(Query *query, const StreamParts *parts)
 	return refers_to((Node *) below, 0, parts->window_rti);
 }
 
-/* options.key of a row stream. */
+/* The output column of a name, or NULL. */
+static StreamOutput *
+output_named(const StreamPlan *plan, const char *name)
+{
+	ListCell   *lc;
+
+	foreach(lc, plan->outputs)
+	{
+		if (strcmp(((StreamOutput *) lfirst(lc))->name, name) == 0)
+			return lfirst(lc);
+	}
+	return NULL;
+}
+
+/*
+ * options.key of a row stream.  A name is taken as it stands, cut as
+ * PostgreSQL cuts names, and if there is none such, as SQL takes it.
+ */
 static void
 check_row_key(Query *query, StreamPlan *plan, const StreamOptions *options)
 {
@@ -702,16 +720,16 @@ check_row_key(Query *query, StreamPlan *plan, const StreamOptions *options)
 	foreach(lc, options->key)
 	{
 		const char *name = lfirst(lc);
-		StreamOutput *found = NULL;
-		ListCell   *lo;
+		char	   *exact = pstrdup(name);
+		StreamOutput *found;
 
-		foreach(lo, plan->outputs)
-		{
-			StreamOutput *output = lfirst(lo);
-
-			if (strcmp(output->name, name) == 0)
-				found = output;
-		}
+		truncate_identifier(exact, strlen(exact), false);
+		found = output_named(plan, exact);
+		if (found == NULL)
+			found = output_named(plan,
+								 downcase_truncate_identifier(name,
+															  strlen(name),
+															  false));
 		if (found == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_COLUMN),

@@ -399,8 +399,11 @@ advance_watermark(StreamWorker *w, StreamBatch *batch)
 		advanced = newest_end(w, batch, &beyond);
 		if (!TIMESTAMP_IS_NOBEGIN(advanced))
 			advanced = zone_reach(w->plan->event_zone,
-								  advanced + w->def->allowed_lateness);
+								  watermark_shift(w, advanced,
+												  w->def->allowed_lateness));
 	}
+	else
+		advanced = watermark_shift(w, advanced, 0);
 	batch->new_watermark = Max(batch->new_watermark, advanced);
 	Assert(batch->new_watermark >= w->watermark);	/* I4 */
 }

@@ -206,6 +206,8 @@ extern bool progress_advance_due(const StreamWorker *w,
 extern void progress_advance_done(StreamWorker *w);
 
 /* stream_watermark.c */
+extern TimestampTz watermark_shift(const StreamWorker *w, TimestampTz t,
+								   int64 by);
 extern TimestampTz watermark_compute(StreamWorker *w,
 									 const StreamBatch *batch,
 									 int32 *held_by);

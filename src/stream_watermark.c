@@ -51,20 +51,27 @@ partition_idle(const StreamWorker *w, const StreamBatch *batch, int p,
 }
 
 /*
- * The watermark that a partition with this greatest event time allows.  Where
- * timestamps begin and end it is none, or the last one, that lateness and
- * zones can be reckoned with.
+ * A watermark of t + by.  Where timestamps begin and end it is none, or the
+ * last one, that lateness and zones can be reckoned with.
  */
+TimestampTz
+watermark_shift(const StreamWorker *w, TimestampTz t, int64 by)
+{
+	int64		margin = 2 * USECS_PER_DAY;
+
+	if (TIMESTAMP_IS_NOBEGIN(t) ||
+		t < MIN_TIMESTAMP + w->def->allowed_lateness + margin - by)
+		return DT_NOBEGIN;
+	if (by > 0 && t > END_TIMESTAMP - margin - by)
+		return END_TIMESTAMP - margin;
+	return Min(t + by, END_TIMESTAMP - margin);
+}
+
+/* What a partition with this greatest event time allows. */
 static TimestampTz
 partition_watermark(const StreamWorker *w, TimestampTz event)
 {
-	int64		disorder = w->source->max_out_of_orderness;
-	int64		margin = 2 * USECS_PER_DAY;
-
-	if (TIMESTAMP_IS_NOBEGIN(event) ||
-		event < MIN_TIMESTAMP + disorder + w->def->allowed_lateness + margin)
-		return DT_NOBEGIN;
-	return Min(event - disorder, END_TIMESTAMP - margin);
+	return watermark_shift(w, event, -w->source->max_out_of_orderness);
 }
 
 /*

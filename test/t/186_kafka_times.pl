@@ -179,6 +179,21 @@ command_ok([ 'pg_dump', '-f', '/dev/null', $node->connstr('postgres') ],
 $broker->produce('old', ['{"id":4,"at":"2024-01-01 00:00:00+00"}']);
 WeirTest::sql_becomes($node, 'SELECT n FROM on_close', '3', 'and they close');
 
+# to both ends by hand
+sql(<<'SQL');
+SELECT weir.advance_watermark('old', '4714-11-25 00:00:00+00 BC');
+SELECT weir.advance_watermark('old', '294276-12-31 23:59:59+00', force => true);
+SQL
+$broker->produce('old', ['{"id":5,"at":"2024-01-01 00:00:00+00"}']);
+WeirTest::wait_for($node, qw(on_change on_close));
+is_rows("SELECT stream, state, rows_late FROM weir.stat_stream WHERE stream LIKE 'on_c%' ORDER BY 1",
+	<<'END', 'the watermark can be advanced to the end of time');
+on_change|running|1
+on_close|running|1
+END
+command_ok([ 'pg_dump', '-f', '/dev/null', $node->connstr('postgres') ],
+	'which can be dumped');
+
 my $long = "create_source('long', 'kafka', 'old', 'id int', max_out_of_orderness => '100000000 days')";
 like(WeirTest::sql_error($node, "SELECT weir.$long"),
 	qr/^22023: "max_out_of_orderness" is out of range/,
