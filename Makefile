@@ -20,7 +20,8 @@ REGRESS = $(sort $(patsubst sql/%.sql,%,$(wildcard sql/*.sql)))
 
 PG_CPPFLAGS = -I$(srcdir)/src
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare \
-	-Wno-missing-field-initializers -Wno-clobbered $(WEIR_CFLAGS)
+	-Wno-missing-field-initializers -Wno-clobbered -ffp-contract=off \
+	$(WEIR_CFLAGS)
 PG_CXXFLAGS = -std=c++17 -O2 -fPIC -Wall -Wextra -Wno-unused-parameter \
 	$(WEIR_CFLAGS)
 SHLIB_LINK = -lrdkafka -lsimdjson -lstdc++ -lpthread -lm

@@ -1,18 +1,28 @@
 -- Helpers of compiled statements: partial states that PostgreSQL has no SQL
 -- type or function for, and checks.
 
--- (N, Sx, Sxx) of floats, Sxx centred, as PostgreSQL's own aggregates keep it.
-CREATE AGGREGATE weir_internal.float8_partial(double precision) (
-	SFUNC = pg_catalog.float8_accum,
+-- {N, Sx, Sxx, rest of Sx} of floats, Sxx centred; see src/stream_float.c.
+CREATE FUNCTION weir_internal.float_accum(double precision[], double precision)
+RETURNS double precision[]
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'weir_float_accum';
+
+CREATE FUNCTION weir_internal.float_combine(double precision[], double precision[])
+RETURNS double precision[]
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'weir_float_combine';
+
+CREATE AGGREGATE weir_internal.float_partial(double precision) (
+	SFUNC = weir_internal.float_accum,
 	STYPE = double precision[],
-	INITCOND = '{0,0,0}',
+	INITCOND = '{0,0,0,0}',
 	PARALLEL = SAFE
 );
 
-CREATE AGGREGATE weir_internal.float8_combine_partials(double precision[]) (
-	SFUNC = pg_catalog.float8_combine,
+CREATE AGGREGATE weir_internal.float_combine_partials(double precision[]) (
+	SFUNC = weir_internal.float_combine,
 	STYPE = double precision[],
-	INITCOND = '{0,0,0}',
+	INITCOND = '{0,0,0,0}',
 	PARALLEL = SAFE
 );
 

@@ -14,14 +14,15 @@
  *	 sum, avg of integers			numeric (count)		exact; only the final
  *														cast of sum can overflow
  *	 sum, avg of numeric			numeric (count)		exact
- *	 sum, avg of float4, float8		float8 (count)		1e-9
+ *	 sum, avg of float4, float8		float8 (count)		1e-9; sum of float4 is
+ *														rounded once, at the end
  *	 sum, avg of interval, money	the type (count)	exact
  *	 min, max, bool_and, bool_or	the type			exact
  *	 bit_and, bit_or of integers	the type			exact
  *	 var*, stddev* of integers and
  *	 numeric						count, sum, sum of	exact, PostgreSQL's
  *									squares, numeric	formula
- *	 var*, stddev* of floats		float8[3], centred	1e-9
+ *	 var*, stddev* of floats		float8[4]			1e-9, see stream_float.c
  *
  * In the expressions "@" stands for the column: s.@ is the stored value,
  * excluded.@ the batch's, p.@ a pane's.  Sums are NULL until there is a value.
@@ -194,10 +195,16 @@ sum_final(const AggregateContext *agg)
 	}
 }
 
-/* NULL / 0 is NULL, not an error: a sum of nothing is NULL. */
+/*
+ * NULL / 0 is NULL, not an error: a sum of nothing is NULL.  The operator of
+ * floats would raise an error where the average is too small for one.
+ */
 static char *
 avg_final(const AggregateContext *agg)
 {
+	if (agg->type == FLOAT4OID || agg->type == FLOAT8OID)
+		return psprintf("float8_avg(ARRAY[%s::double precision, coalesce(%s, 0), 0])",
+						count_column(agg), sum_column(agg, false));
 	return psprintf("%s / %s", sum_column(agg, false), count_column(agg));
 }
 
@@ -213,14 +220,14 @@ variance_final(const AggregateContext *agg)
 		const char *state;
 
 		state = partial_column(agg->parts, "double precision[]",
-							   psprintf("weir_internal.float8_partial(%s%s)%s",
+							   psprintf("weir_internal.float_partial(%s%s)%s",
 										agg->arg,
 										agg->type == FLOAT4OID ?
 										"::double precision" : "",
 										agg->filter),
-							   "float8_combine(s.@, excluded.@)",
-							   "weir_internal.float8_combine_partials(p.@)");
-		return psprintf("float8_%s_%s(%s)", stddev ? "stddev" : "var",
+							   "weir_internal.float_combine(s.@, excluded.@)",
+							   "weir_internal.float_combine_partials(p.@)");
+		return psprintf("float8_%s_%s(%s[1:3])", stddev ? "stddev" : "var",
 						sample ? "samp" : "pop", state);
 	}
 	return psprintf("weir_internal.numeric_%s(%s, %s, %s, %s)",
