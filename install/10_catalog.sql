@@ -82,7 +82,7 @@ COMMENT ON COLUMN weir_internal.source.filter IS 'condition a row must pass to b
 COMMENT ON COLUMN weir_internal.source.on_error IS 'what a record that cannot be decoded does: dead_letter or stop';
 COMMENT ON COLUMN weir_internal.source.workers IS 'ingest workers';
 COMMENT ON COLUMN weir_internal.source.options IS 'options as given to create_source';
-COMMENT ON COLUMN weir_internal.source.settings IS 'name=value of search_path, TimeZone, DateStyle, IntervalStyle at creation: what its expressions see';
+COMMENT ON COLUMN weir_internal.source.settings IS 'name=value of search_path, TimeZone and all other settings that change how texts are read or values computed, at creation: what its expressions see';
 COMMENT ON COLUMN weir_internal.source.objects IS 'functions, operators and conversions outside pg_catalog that the filter used at creation: whatever is created later, it may use no others; NULL: not recorded';
 COMMENT ON COLUMN weir_internal.source.paused IS 'by weir.pause()';
 COMMENT ON COLUMN weir_internal.source.stopped_message IS 'why it is stopped; NULL: it is not';
@@ -142,7 +142,7 @@ COMMENT ON COLUMN weir_internal.stream.on_error IS 'what a row that fails does: 
 COMMENT ON COLUMN weir_internal.stream.batch_interval IS 'least time between micro-batches; 0: adapts';
 COMMENT ON COLUMN weir_internal.stream.options IS 'options as given to create_stream';
 COMMENT ON COLUMN weir_internal.stream.start_from IS 'its own first position; NULL: the source''s';
-COMMENT ON COLUMN weir_internal.stream.settings IS 'name=value of search_path, TimeZone, DateStyle, IntervalStyle at creation: what the query sees';
+COMMENT ON COLUMN weir_internal.stream.settings IS 'name=value of search_path, TimeZone and all other settings that change how texts are read or values computed, at creation: what the query sees';
 COMMENT ON COLUMN weir_internal.stream.objects IS 'functions, operators and conversions outside pg_catalog that the query and its statements used at creation: whatever is created later, they may use no others; NULL: not recorded';
 COMMENT ON COLUMN weir_internal.stream.uses_key IS 'the query reads kafka_key';
 COMMENT ON COLUMN weir_internal.stream.uses_headers IS 'the query reads kafka_headers';

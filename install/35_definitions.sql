@@ -64,7 +64,8 @@ SELECT m.name AS stream,
 	m.batch_interval,
 	m.options,
 	m.start_from,
-	m.settings,
+	ARRAY(SELECT s FROM pg_catalog.unnest(m.settings) s
+		  WHERE pg_catalog.strpos(pg_catalog.split_part(s, '=', 1), '.') = 0) AS settings,
 	m.paused,
 	m.created_at
 FROM weir_internal.stream m;
@@ -85,7 +86,7 @@ COMMENT ON COLUMN weir.streams.on_error IS 'dead_letter or stop';
 COMMENT ON COLUMN weir.streams.batch_interval IS 'least time between micro-batches; 0: adapts';
 COMMENT ON COLUMN weir.streams.options IS 'options as given';
 COMMENT ON COLUMN weir.streams.start_from IS 'its own first position; NULL: the source''s';
-COMMENT ON COLUMN weir.streams.settings IS 'name=value of search_path, TimeZone, DateStyle, IntervalStyle at creation';
+COMMENT ON COLUMN weir.streams.settings IS 'name=value, at creation, of search_path, TimeZone, DateStyle, IntervalStyle and all others that change how texts are read or values computed; those of modules and users, with a dot in their names, are kept too, and not shown';
 COMMENT ON COLUMN weir.streams.paused IS 'by weir.pause()';
 COMMENT ON COLUMN weir.streams.created_at IS 'when it was made';
 

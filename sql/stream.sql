@@ -38,7 +38,7 @@ SELECT weir.create_stream('latest', 'SELECT id, fare FROM rides',
 \x on
 SELECT stream, kind, window_kind, sources, target, target_created, key_columns,
 	query, emit, allowed_lateness, late_rows, on_error, batch_interval,
-	options, start_from, settings, paused
+	options, start_from, settings[1:4], paused
 FROM weir.streams ORDER BY stream;
 \x off
 SELECT source, streams FROM weir.sources;

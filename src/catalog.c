@@ -266,145 +266,25 @@ catalog_lock_stream(int32 stream_id)
 }
 
 /*
- * Captured settings, kept as name=value
+ * Definitions
  */
 
-static const char *const captured_names[] = {
-	"search_path", "TimeZone", "DateStyle", "IntervalStyle"
-};
-
-static char **
-captured_field(CapturedSettings *settings, int i)
-{
-	char	  **fields[] = {
-		&settings->search_path, &settings->timezone,
-		&settings->datestyle, &settings->intervalstyle
-	};
-
-	return fields[i];
-}
-
-void
-catalog_capture_settings(CapturedSettings *settings)
-{
-	for (int i = 0; i < lengthof(captured_names); i++)
-		*captured_field(settings, i) =
-			pstrdup(GetConfigOption(captured_names[i], false, false));
-}
-
-Datum
-catalog_settings_datum(const CapturedSettings *settings)
-{
-	CapturedSettings copy = *settings;
-	List	   *texts = NIL;
-
-	for (int i = 0; i < lengthof(captured_names); i++)
-		texts = lappend(texts, psprintf("%s=%s", captured_names[i],
-										*captured_field(&copy, i)));
-	return catalog_text_array(texts);
-}
+#define MICROSECONDS(column) \
+	"coalesce((extract(epoch FROM " column ") * 1000000)::bigint, -1)"
 
 static void
 next_settings(CatalogRow *r, CapturedSettings *settings)
 {
 	bool		isnull;
 	Datum		array = catalog_next_datum(r, &isnull);
-	Datum	   *elements;
-	int			n;
+	MemoryContext old;
 
 	if (isnull)
 		elog(ERROR, "catalog row without settings");
-	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false,
-					  TYPALIGN_INT, &elements, NULL, &n);
-	if (n != lengthof(captured_names))
-		elog(ERROR, "catalog row with %d settings", n);
-	for (int i = 0; i < n; i++)
-	{
-		char	   *pair = TextDatumGetCString(elements[i]);
-		char	   *value = strchr(pair, '=');
-
-		if (value == NULL)
-			elog(ERROR, "setting \"%s\" has no value", pair);
-		*captured_field(settings, i) = MemoryContextStrdup(r->caller,
-														   value + 1);
-	}
+	old = MemoryContextSwitchTo(r->caller);
+	catalog_settings_read(settings, array);
+	MemoryContextSwitchTo(old);
 }
-
-void
-catalog_enter_user(UserContext *save, Oid userid,
-				   const CapturedSettings *settings)
-{
-	CapturedSettings copy = *settings;
-
-	GetUserIdAndSecContext(&save->save_userid, &save->save_sec_context);
-	SetUserIdAndSecContext(userid, save->save_sec_context |
-						   SECURITY_LOCAL_USERID_CHANGE |
-						   SECURITY_RESTRICTED_OPERATION);
-	save->guc_level = NewGUCNestLevel();
-	for (int i = 0; i < lengthof(captured_names); i++)
-		(void) set_config_option(captured_names[i],
-								 *captured_field(&copy, i),
-								 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
-								 true, 0, false);
-}
-
-void
-catalog_leave_user(const UserContext *save)
-{
-	/* Not as at a commit: a plain SET in the user's code would stay. */
-	AtEOXact_GUC(false, save->guc_level);
-	SetUserIdAndSecContext(save->save_userid, save->save_sec_context);
-}
-
-/*
- * What texts are written and read under, so that they mean the same in every
- * session: what is not in pg_catalog is qualified, a value has one form, and
- * nothing that anybody creates in another schema is looked at.
- */
-static const char *const neutral_settings[][2] = {
-	{"search_path", "pg_catalog, pg_temp"},
-	{"DateStyle", "ISO, YMD"},
-	{"IntervalStyle", "postgres"},
-	{"TimeZone", "UTC"},
-	{"extra_float_digits", "1"},
-	{"quote_all_identifiers", "off"},
-	{"array_nulls", "on"},
-	{"bytea_output", "hex"},
-	{"lc_monetary", "C"},
-	{"standard_conforming_strings", "on"},
-	{"transform_null_equals", "off"},
-	{"xmloption", "content"}
-};
-
-int
-catalog_enter_neutral(void)
-{
-	int			nest_level = NewGUCNestLevel();
-
-	for (int i = 0; i < lengthof(neutral_settings); i++)
-	{
-		const char *name = neutral_settings[i][0];
-		const char *value = neutral_settings[i][1];
-
-		if (strcmp(GetConfigOption(name, false, false), value) != 0)
-			(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION,
-									 GUC_ACTION_SAVE, true, 0, false);
-	}
-	return nest_level;
-}
-
-void
-catalog_leave_neutral(int nest_level)
-{
-	AtEOXact_GUC(false, nest_level);
-}
-
-/*
- * Definitions
- */
-
-#define MICROSECONDS(column) \
-	"coalesce((extract(epoch FROM " column ") * 1000000)::bigint, -1)"
 
 static TransactionId
 next_xid(CatalogRow *r)

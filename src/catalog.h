@@ -44,13 +44,19 @@
 
 #define WEIR_NO_DURATION ((int64) -1)	/* an interval that is NULL */
 
-/* What create_* captured of its caller; all that user expressions see. */
+/*
+ * What create_* captured of its caller: all settings that could change what
+ * the user's expressions are (catalog_settings.c).
+ */
+typedef struct CapturedSetting
+{
+	char	   *name;
+	char	   *value;
+} CapturedSetting;
+
 typedef struct CapturedSettings
 {
-	char	   *search_path;
-	char	   *timezone;
-	char	   *datestyle;
-	char	   *intervalstyle;
+	List	   *list;			/* of CapturedSetting * */
 } CapturedSettings;
 
 typedef struct SourceDef
@@ -185,6 +191,14 @@ typedef struct UserContext
 extern void catalog_enter_user(UserContext *save, Oid userid,
 							   const CapturedSettings *settings);
 extern void catalog_leave_user(const UserContext *save);
+
+/*
+ * For the life of a worker's session: neutral settings for its own
+ * statements; those captured that these do not care for, so that entering
+ * need not set them each time.
+ */
+extern void catalog_neutral_session(void);
+extern void catalog_settle_session(const CapturedSettings *settings);
 
 /*
  * Until catalog_leave_neutral() (or an error) the settings are those that

@@ -121,5 +121,6 @@ extern void catalog_lock_stream(int32 stream_id);
 /* What the session has now, palloc'd. */
 extern void catalog_capture_settings(CapturedSettings *settings);
 extern Datum catalog_settings_datum(const CapturedSettings *settings);
+extern void catalog_settings_read(CapturedSettings *settings, Datum datum);
 
 #endif							/* WEIR_CATALOG_SPI_H */

@@ -51,6 +51,20 @@ compat_server_aclcheck(Oid server_id, Oid userid, AclMode mode)
 #endif
 }
 
+/* 16 says how many there are. */
+#include "utils/guc_tables.h"
+
+static inline struct config_generic **
+compat_guc_variables(int *n)
+{
+#if PG_VERSION_NUM >= 160000
+	return get_guc_variables(n);
+#else
+	*n = GetNumConfigOptions();
+	return get_guc_variables();
+#endif
+}
+
 /* 18 has no execute_once. */
 #if PG_VERSION_NUM >= 180000
 #define compat_executor_run(desc) \

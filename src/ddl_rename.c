@@ -51,6 +51,7 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/formatting.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
@@ -379,7 +380,8 @@ find_concerned(void *arg)
 		concerned->streams = lappend_int(concerned->streams, id);
 		MemoryContextSwitchTo(old);
 	}
-	n = catalog_execute("SELECT source_id, relation::oid, filter"
+	n = catalog_execute("SELECT source_id, relation::oid,"
+						"  concat_ws(' ', filter, array_to_string(objects, ' '))"
 						" FROM weir_internal.source WHERE filter IS NOT NULL"
 						" ORDER BY 1", 0, NULL);
 	for (uint64 i = 0; i < n; i++)
@@ -498,9 +500,16 @@ StoredTexts *
 ddl_rename_begin(Node *stmt)
 {
 	StoredTexts *texts = palloc0(sizeof(StoredTexts));
+	int			nest_level = NewGUCNestLevel();
+	bool		nameable;
 	ListCell   *lc;
 
-	if (!name_renamed(&texts->what, stmt))
+	/* Names are looked up by the session's path, and quoted as in texts. */
+	(void) set_config_option("quote_all_identifiers", "off", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	nameable = name_renamed(&texts->what, stmt);
+	AtEOXact_GUC(false, nest_level);
+	if (!nameable)
 		return NULL;
 	texts->concerned.what = &texts->what;
 	ddl_peek(find_concerned, &texts->concerned);

@@ -173,14 +173,24 @@ objects_walker(Node *node, ObjectsContext *context)
 	return expression_tree_walker(node, objects_walker, context);
 }
 
+/* The same descriptions whatever the session's settings are. */
+static List *
+describe(Node *node, ObjectsContext *context)
+{
+	int			nest_level = catalog_enter_neutral();
+
+	(void) objects_walker(node, context);
+	catalog_leave_neutral(nest_level);
+	list_sort(context->objects, compare_texts);
+	return context->objects;
+}
+
 List *
 objects_of(Node *node)
 {
 	ObjectsContext context = {NIL, true};
 
-	(void) objects_walker(node, &context);
-	list_sort(context.objects, compare_texts);
-	return context.objects;
+	return describe(node, &context);
 }
 
 List *
@@ -188,11 +198,7 @@ objects_add_called(List *objects, Query *query)
 {
 	ObjectsContext context = {objects, false};
 
-	if (query == NULL)
-		return objects;
-	(void) objects_walker((Node *) query, &context);
-	list_sort(context.objects, compare_texts);
-	return context.objects;
+	return query != NULL ? describe((Node *) query, &context) : objects;
 }
 
 const char *

@@ -156,6 +156,7 @@ make_decoder(Ingest *ingest)
 {
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
+	catalog_settle_session(&ingest->source->settings);
 	follow_compile(ingest);
 	PopActiveSnapshot();
 	CommitTransactionCommand();

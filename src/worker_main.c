@@ -31,6 +31,7 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "catalog.h"
 #include "settings.h"
 #include "worker.h"
 
@@ -87,7 +88,6 @@ static void
 configure_session(void)
 {
 	static const char *const settings[][2] = {
-		{"search_path", "pg_catalog, pg_temp"},
 		{"synchronous_commit", "off"},
 		{"statement_timeout", "0"},
 		{"idle_in_transaction_session_timeout", "0"},
@@ -97,6 +97,22 @@ configure_session(void)
 		{"default_transaction_isolation", "read committed"},
 		{"default_transaction_read_only", "off"},
 		{"default_transaction_deferrable", "off"},
+
+		/*
+		 * Triggers fire, row security filters, views can be read, all entries
+		 * of an index are seen, an error ends a statement, not the session;
+		 * and texts are in the database's encoding.
+		 */
+		{"session_replication_role", "origin"},
+		{"row_security", "on"},
+		{"lo_compat_privileges", "off"},
+		{"gin_fuzzy_search_limit", "0"},
+		{"exit_on_error", "off"},
+		{"zero_damaged_pages", "off"},
+		{"ignore_checksum_failure", "off"},
+		{"client_encoding", "UTF8"},
+		{"restrict_nonsystem_relation_kind", ""},
+		{"composite_type_mismatch", "error"},
 	};
 
 	for (int i = 0; i < lengthof(settings); i++)

@@ -84,8 +84,8 @@ leave_stream(int code, Datum arg)
 }
 
 /*
- * The session's settings beside those of every worker; the owner's captured ones come on top of them
- * while statements run.
+ * The session's settings beside those of every worker; the owner's captured
+ * ones come on top of them while statements run.
  */
 static void
 configure_session(void)
@@ -99,7 +99,6 @@ configure_session(void)
 		 */
 		{"enable_sort", "off"},
 		{"max_parallel_workers_per_gather", "0"},
-		{"row_security", "on"},
 	};
 	char		value[32];
 
@@ -154,6 +153,7 @@ read_definition(StreamWorker *w, const WorkerArgs *args)
 				 errhint("Drop the stream and create it again.")));
 	catalog_grant_usage(w->def->owner);
 	w->rights_stale = true;
+	catalog_settle_session(&w->def->settings);
 	w->plan = follow_read(w->def, &w->options);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
