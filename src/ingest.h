@@ -129,6 +129,8 @@ typedef struct Ingest
 								 * resolved without a leader */
 	bool		begin_anew;		/* a stream can be read but for a partition
 								 * that is not pending yet */
+	TimestampTz last_batch;		/* when the last one was committed */
+	bool		last_small;		/* it was far from full, and all there was */
 	TimestampTz full_since;		/* the ring has been full since; 0: is not */
 } Ingest;
 
@@ -162,6 +164,7 @@ extern void stage_insert(Ingest *ingest, TupleTableSlot **slots, int nslots,
 						 StagedRange *range);
 extern void stage_publish(Ingest *ingest, const StagedRange *range);
 extern void stage_recycle(Ingest *ingest);
+extern TimestampTz stage_next_reader(Ingest *ingest);
 extern void stage_detach_slowest(Ingest *ingest);
 
 /* ingest_broker.c: asking, and waiting while it does not answer */

@@ -10,6 +10,12 @@
  * from the client's queue: the ERROR ends the worker, and its next start
  * reads them again from the applied offsets (I1, I2).
  *
+ * Small batches are paced, so that a trickle of records does not cost a
+ * transaction each: what arrives within MIN_PACE of the last one waits, and
+ * up to MAX_PACE while no stream would look at it anyway, because it is at
+ * work or paces itself.  What comes after a pause is taken at once, and there
+ * is no pace while batches are large.
+ *
  * Back pressure (I6): while the ring has no room the loop does not consume;
  * librdkafka's queue is bounded by itself, and everything else of the client
  * (errors, answers) is served all the same.
@@ -47,6 +53,14 @@
  */
 #define BATCH_BYTES (4 * 1024 * 1024)
 #define BATCH_PART 16
+
+/* Least and greatest time between small batches; smaller than this part. */
+#define MIN_PACE_US 25000
+#define MAX_PACE_US 100000
+#define SMALL_PART 4
+
+/* A stream is to find the rows when it looks: commit so long before. */
+#define PACE_LEAD_US 2000
 
 /* A column not found in so many records is reported. */
 #define ENOUGH_RECORDS 1000
@@ -310,7 +324,7 @@ stage_batch(Ingest *ingest, KafkaMessage *records, int nrecords)
  * Take what has arrived.  Returns true when more waits.
  */
 static bool
-consume(Ingest *ingest, TimestampTz *last_batch)
+consume(Ingest *ingest)
 {
 	KafkaMessage *messages;
 	bool		pending = false;
@@ -321,15 +335,16 @@ consume(Ingest *ingest, TimestampTz *last_batch)
 	int			n;
 	int			nrecords;
 
-	n = kafka_consume(ingest->client, &messages,
-					  Max(1, Min(max, INGEST_MAX_RECORDS)), &pending);
+	max = Max(1, Min(max, INGEST_MAX_RECORDS));
+	n = kafka_consume(ingest->client, &messages, max, &pending);
 	if (n > 0)
 	{
 		nrecords = sort_out(ingest, messages, n, &moved);
 		if (nrecords > 0 || moved)
 		{
 			stage_batch(ingest, messages, nrecords);
-			*last_batch = GetCurrentTimestamp();
+			ingest->last_batch = GetCurrentTimestamp();
+			ingest->last_small = !pending && nrecords < max / SMALL_PART;
 		}
 	}
 	kafka_release(ingest->client);
@@ -561,6 +576,21 @@ recycling(const Ingest *ingest)
 	return false;
 }
 
+/* Until when the next batch has to wait; in the past: no longer. */
+static TimestampTz
+paced_until(Ingest *ingest)
+{
+	TimestampTz until;
+
+	if (!ingest->last_small)
+		return 0;
+	until = stage_next_reader(ingest);
+	if (!TIMESTAMP_IS_NOEND(until))
+		until -= PACE_LEAD_US;
+	return Max(ingest->last_batch + MIN_PACE_US,
+			   Min(ingest->last_batch + MAX_PACE_US, until));
+}
+
 /* How long there may be nothing to do. */
 static long
 wait_ms(Ingest *ingest, bool quiet)
@@ -577,7 +607,6 @@ ingest_loop(Ingest *ingest)
 	WaitEventSet *all = make_wait_set(ingest, true);
 	WaitEventSet *no_messages = make_wait_set(ingest, false);
 	TimestampTz last_look = 0;
-	TimestampTz last_batch = 0;
 
 	for (;;)
 	{
@@ -587,6 +616,7 @@ ingest_loop(Ingest *ingest)
 		bool		quiet;
 		WaitEvent	event;
 		TimestampTz now;
+		long		paced;
 
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
@@ -611,14 +641,17 @@ ingest_loop(Ingest *ingest)
 			stage_recycle(ingest);
 			room = stage_has_room(ingest);
 		}
-		if (room)
-			pending = consume(ingest, &last_batch);
+		paced = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+												paced_until(ingest));
+		if (room && paced == 0)
+			pending = consume(ingest);
 		changed = kafka_service(ingest->client);
 		broker_serve_waiters(ingest);
 
 		now = GetCurrentTimestamp();
 		quiet = room && !recycling(ingest) &&
-			TimestampDifferenceExceeds(last_batch, now, QUIET_TICK_MS);
+			TimestampDifferenceExceeds(ingest->last_batch, now,
+									   QUIET_TICK_MS);
 		if (changed || TimestampDifferenceExceeds(last_look, now, TICK_MS))
 		{
 			last_look = now;
@@ -633,8 +666,11 @@ ingest_loop(Ingest *ingest)
 		}
 		if (pending && room)
 			continue;
-		(void) WaitEventSetWait(room ? all : no_messages,
-								wait_ms(ingest, quiet), &event, 1,
-								PG_WAIT_EXTENSION);
+		if (paced == 0)
+			paced = TimestampDifferenceMilliseconds(now, paced_until(ingest));
+		(void) WaitEventSetWait(room && paced == 0 ? all : no_messages,
+								paced == 0 ? wait_ms(ingest, quiet) :
+								Min(paced, wait_ms(ingest, quiet)),
+								&event, 1, PG_WAIT_EXTENSION);
 	}
 }

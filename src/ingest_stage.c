@@ -510,6 +510,26 @@ compact_marks(Ingest *ingest, bool force)
 	slot->nmarks = kept;
 }
 
+/* When the first of the holders will look for rows; DT_NOEND: not known. */
+TimestampTz
+stage_next_reader(Ingest *ingest)
+{
+	SlotShared *slot = ingest->slot;
+	int			index = slot - weir_shared->slots;
+	TimestampTz next = DT_NOEND;
+
+	LWLockAcquire(&slot->lock, LW_SHARED);
+	for (int i = 0; i < weir_shared->nstreams; i++)
+	{
+		StreamShared *stream = &weir_shared->streams[i];
+
+		if (stream->in_use && stream->slot == index)
+			next = Min(next, stream->next_batch_at);
+	}
+	LWLockRelease(&slot->lock);
+	return next;
+}
+
 /* Set the latches of the streams that hold the slot. */
 static void
 wake_holders(SlotShared *slot)

@@ -231,6 +231,8 @@ typedef struct StreamShared
 	uint64		batch_first;	/* (slot) number of the first mark of its
 								 * batch, or of the next one to come */
 	uint64		batch_end;		/* (slot) and of the first one after it */
+	TimestampTz next_batch_at;	/* it will not look for rows before; DT_NOEND:
+								 * a batch is under way */
 	bool		wants_catch_up; /* manager: give it a private slot */
 	bool		start_anew;		/* as a slot's */
 	pg_atomic_uint32 holds;		/* so many want to lock the stream */

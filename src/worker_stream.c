@@ -386,6 +386,15 @@ pace(const StreamWorker *w, const StreamBatch *batch, TimestampTz started)
 	return started + took + Min(took * PACE_FACTOR, MAX_PACE_US);
 }
 
+/* Ingest commits when there is a stream to read what it has. */
+static void
+tell_pace(StreamWorker *w, TimestampTz next_batch_at)
+{
+	w->shared->next_batch_at = next_batch_at;
+	if (w->slot)
+		worker_wake(&w->slot->latch);
+}
+
 static void
 show_state(StreamWorker *w)
 {
@@ -474,6 +483,7 @@ turn(StreamWorker *w, bool *careful, int *delay, TimestampTz *not_before)
 
 	if (!worker_batch_begin(w->shared))
 		return TICK_MS;
+	w->shared->next_batch_at = DT_NOEND;
 	result = attempt(w, &batch, *careful);
 	worker_batch_end(w->shared);
 	switch (result)
@@ -485,6 +495,7 @@ turn(StreamWorker *w, bool *careful, int *delay, TimestampTz *not_before)
 				clear_error(w);
 			*delay = weir_retry_delay;
 			*not_before = pace(w, &batch, now);
+			tell_pace(w, *not_before);
 			return batch.moved || batch.advanced ? 0 : TICK_MS;
 		case ATTEMPT_LOST:
 			attach_release(w);
@@ -557,6 +568,7 @@ weir_stream_main(Datum arg)
 	LWLockRelease(&weir_shared->lock);
 	w->shared->state = STREAM_STARTING;
 	w->shared->start_anew = false;
+	w->shared->next_batch_at = 0;
 	configure_session();
 	follow_begin(w);
 
