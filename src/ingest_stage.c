@@ -631,6 +631,24 @@ raise_floors(Ingest *ingest)
 }
 
 /*
+ * heap_truncate() for one segment.  To cut off a file costs a scan of all of
+ * shared_buffers, 20 ms and more on a large server; so a TOAST table in which
+ * there is nothing, and its index, are left alone.
+ */
+static void
+cut_off(Oid relid)
+{
+	Relation	rel = table_open(relid, NoLock);
+	BlockNumber blocks = RelationGetNumberOfBlocks(rel);
+
+	if (segment_size(rel) > blocks)
+		heap_truncate_one_rel(rel);
+	else if (blocks > 0)
+		table_relation_nontransactional_truncate(rel);
+	table_close(rel, NoLock);
+}
+
+/*
  * Try to empty a segment.  Not by TRUNCATE: the pages are cut off in place,
  * which needs no new file, no flush, and leaves prepared statements planned.
  * The lock keeps everybody out who could still want to see them, and those
@@ -645,7 +663,7 @@ truncate_segment(Ingest *ingest, int n)
 	StartTransactionCommand();
 	if (ConditionalLockRelationOid(segment->relid, AccessExclusiveLock))
 	{
-		heap_truncate(list_make1_oid(segment->relid));
+		cut_off(segment->relid);
 		done = true;
 	}
 	CommitTransactionCommand();
