@@ -24,7 +24,8 @@ FROM weir_internal.compile_query($$
 	GROUP BY w.window_start, w.window_end, z.name
 	HAVING count(*) > 1 $$, 'rides', 'pickup_at',
 	allowed_lateness => '1 minute')
-WHERE step IN ('query', 'state', 'target', 'apply', 'emit_touched', 'late',
+WHERE step IN ('query', 'state', 'target', 'apply', 'merge_groups', 'emit_one',
+	'late',
 	'close', 'oldest');
 
 -- Hopping windows share panes; emitted on close.
@@ -53,18 +54,18 @@ FROM weir_internal.compile_query($$
 	SELECT w.window_start, count(*) AS rides
 	FROM local_rides CROSS JOIN weir.hop(pickup_at, '1 hour', '30 minutes') w
 	GROUP BY w.window_start $$, 'local_rides', 'pickup_at', emit => 'on_close')
-WHERE step IN ('query', 'oldest', 'close_discard');
+WHERE step IN ('query', 'oldest', 'closing', 'close_one', 'discard_one');
 
 -- Rows, and the last row of a key.
 SELECT step, '-- ' || purpose, statement
 FROM weir_internal.compile_query($$
 	SELECT zone_id, fare FROM rides WHERE fare > 0 $$, 'rides', 'pickup_at')
-WHERE step IN ('apply', 'probe', 'culprits');
+WHERE step IN ('apply', 'probe', 'culprits', 'placed_rows', 'one_row');
 SELECT step, '-- ' || purpose, statement
 FROM weir_internal.compile_query($$
 	SELECT zone_id, fare FROM rides WHERE fare > 0 $$, 'rides', 'pickup_at',
 	key => '{zone_id}')
-WHERE step IN ('state', 'target', 'apply');
+WHERE step IN ('state', 'target', 'apply', 'one_row');
 
 \pset tuples_only off
 SET client_min_messages = warning;

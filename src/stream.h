@@ -29,7 +29,10 @@
  *	$5 timestamptz			watermark, as a time of the windows (zone_lower());
  *							-infinity when there is none yet
  *	$6 tid[]				rows to leave out (culprits), may be empty
- *	$7 int8, $8 int8		range [lo, hi] of the group's hash
+ *	$7 int8, $8 int8		of what needs a number
+ *
+ * The statements named "..._one" and "one_..." are for one row or group, and
+ * have parameters of their own.
  *
  *-------------------------------------------------------------------------
  */
@@ -117,13 +120,29 @@ typedef struct StreamStatements
 	char	   *apply_without;	/* the same, leaving out the rows in $6 */
 
 	/*
-	 * State only, leaving out $6; and then the target for the groups that the
-	 * batch touched and whose hash lies in [$7, $8].  The slow way, taken
-	 * when apply failed in the group stage.  Both return apply's five counts.
-	 * emit_touched is NULL for on_close.
+	 * A row stream, row by row, when apply failed in the target: what comes
+	 * out of the row stage without $6, in the order of staging, (tid, the
+	 * outputs, kafka_partition int, kafka_timestamp timestamptz); and a
+	 * statement that writes one of them, whose parameters are these columns
+	 * but the first.
+	 */
+	char	   *placed_rows;
+	char	   *one_row;
+
+	/*
+	 * When apply failed in the group stage: state only, leaving out $6, with
+	 * apply's five counts; the same, with (ctid in the state table, rows that
+	 * came out of the row stage bigint, rows late bigint) for each group that
+	 * it touched, or one row with NULL; and a statement that writes the
+	 * target for one group, whose parameter is the ctid.  The last two are
+	 * NULL for on_close.
+	 *
+	 * All statements for one row or group return (target rows written bigint,
+	 * target rows deleted bigint).
 	 */
 	char	   *merge_state;
-	char	   *emit_touched;
+	char	   *merge_groups;
+	char	   *emit_one;
 
 	/* How many staged rows the batch has: one bigint. */
 	char	   *count;
@@ -150,9 +169,9 @@ typedef struct StreamStatements
 	char	   *culprits;
 
 	/*
-	 * Close windows under watermark $5, groups whose hash lies in [$7, $8]:
-	 * deletes state, and writes the target (on_close).  Result: (groups
-	 * closed, target rows written, distinct windows closed).
+	 * Close windows under watermark $5: deletes state, and writes the target
+	 * (on_close).  Result: (groups closed, target rows written, distinct
+	 * windows closed).
 	 */
 	char	   *close;
 
@@ -163,10 +182,16 @@ typedef struct StreamStatements
 	char	   *close_again;
 
 	/*
-	 * The same groups without writing the target, for a group that cannot be
-	 * finalized: (window_start, window_end, group_key jsonb).
+	 * Group by group, when that failed: (ctid, window_end, window_start) of
+	 * the groups to be closed, in the order of their windows; a statement
+	 * that closes one of them and writes the target; and one that does not
+	 * write it, for a group that cannot be finalized, with RETURNING
+	 * (window_start, window_end, group_key jsonb).  Their parameter is the
+	 * ctid.
 	 */
-	char	   *close_discard;
+	char	   *closing;
+	char	   *close_one;
+	char	   *discard_one;
 
 	/*
 	 * (min(window_end), min(window_start), count(distinct window), count(*))

@@ -10,6 +10,7 @@
 
 #include "dead_letter.h"
 #include "storage/itemptr.h"
+#include "tcop/dest.h"
 #include "stream.h"
 #include "utils/snapshot.h"
 #include "worker.h"
@@ -20,14 +21,19 @@ typedef enum StreamStep_
 	STEP_APPLY,
 	STEP_APPLY_WITHOUT,
 	STEP_MERGE_STATE,
-	STEP_EMIT_TOUCHED,
+	STEP_PLACED_ROWS,
+	STEP_ONE_ROW,
+	STEP_MERGE_GROUPS,
+	STEP_EMIT_ONE,
 	STEP_COUNT,
 	STEP_PROBE,
 	STEP_LATE,
 	STEP_CULPRITS,
 	STEP_CLOSE,
 	STEP_CLOSE_AGAIN,
-	STEP_CLOSE_DISCARD,
+	STEP_CLOSING,
+	STEP_CLOSE_ONE,
+	STEP_DISCARD_ONE,
 	STEP_OLDEST,
 	STEP_NEWEST,
 	STEP_CLEAR_TARGET,
@@ -58,7 +64,7 @@ typedef struct BatchFailures
 		int			sqlerrcode;
 		int64		rows;
 	}			kinds[FAILURE_KINDS];
-}			BatchFailures;
+} BatchFailures;
 
 /* max_dead_ratio is looked at over this many rows, or the last batch. */
 #define FAILURE_ROWS 100
@@ -129,6 +135,7 @@ typedef struct StreamWorker
 	int			kinds_shown[FAILURE_KINDS]; /* SQLSTATEs of dead letters that
 											 * last_error has told */
 	int			nkinds_shown;
+	bool		target_refuses; /* some rows of the last batch with culprits */
 	bool		letter_shown;	/* last_error tells of a dead letter */
 
 	/* the slot it reads */
@@ -246,8 +253,7 @@ typedef struct StepArgs
 	ItemPointerData to;
 	const ItemPointerData *without;
 	int			nwithout;
-	int64		hash_lo;
-	int64		hash_hi;
+	int64		number;			/* $7 */
 	TimestampTz watermark;		/* as a time of the windows */
 } StepArgs;
 
@@ -257,6 +263,17 @@ extern bool step_exists(StreamWorker *w, const StreamBatch *batch,
 						StepKind step);
 extern void step_run(StreamWorker *w, StreamBatch *batch, StepKind step,
 					 const StepArgs *args);
+extern void step_run_into(StreamWorker *w, StreamBatch *batch, StepKind step,
+						  const StepArgs *args, DestReceiver *dest);
+extern struct StatementPlan *step_plan(StreamWorker *w, StreamBatch *batch,
+									   StepKind step, const Oid *types,
+									   int ntypes);
+extern void step_run_planned(StreamWorker *w, StreamBatch *batch,
+							 struct StatementPlan *plan, const StepArgs *args,
+							 DestReceiver *dest);
+extern void step_run_one(StreamWorker *w, StreamBatch *batch,
+						 struct StatementPlan *plan, const Datum *values,
+						 const bool *nulls);
 extern uint64 step_rows(void);
 extern int	step_columns(void);
 extern int64 step_int8(int column);

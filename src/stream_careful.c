@@ -13,24 +13,25 @@
  *	dead letters with reason 'query'.
  *
  *	Write stage of a row stream.  What the target refuses (unique, foreign
- *	key, CHECK, trigger) depends on what was written before, so the culprit
- *	is the last row of the shortest failing prefix, in the order of staging.
- *	Reason 'target'.
+ *	key, CHECK, trigger) depends on what was written before, so rows are
+ *	written one by one in the order of staging (stream_each.c).  Reason
+ *	'target'.
  *
  *	Merging.  A row that can be aggregated, but not be added to what is there
  *	(a sum overflows), is found as the last row of the shortest prefix that
- *	cannot be merged, likewise; reason 'query'.
+ *	cannot be merged; reason 'query'.
  *
  *	Group stage.  An error in finalizing or writing a group belongs to no row.
- *	State is merged alone; then the touched groups are written by ranges of
- *	their hash, halved until a failing range is one group, which is counted
- *	and left as it was until it changes again.  When a window is closed there
- *	is no again: the group becomes a dead letter with reason 'group'.
+ *	State is merged alone; then the touched groups are written one by one.
+ *	One that fails is counted and left as it was until it changes again.  When
+ *	a window is closed there is no again: the group becomes a dead letter with
+ *	reason 'group'.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "catalog/pg_type_d.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -97,82 +98,124 @@ write_culprits(Search *search)
 	batch->dead = n;
 }
 
-/* Write the touched groups, hash range by hash range; count what fails. */
+/* The target does not take a row. */
 static void
-emit_range(Search *search, int64 lo, int64 hi)
+refused_row(Search *search, const ItemPointerData *tid,
+			const ErrorData *error)
+{
+	search_add(search, tid, DEAD_TARGET, error);
+}
+
+/* A row stream, row by row. */
+static void
+write_rows(Search *search)
+{
+	StreamBatch *batch = search->batch;
+	StepArgs	args;
+	EachCounts	counts;
+	ErrorData  *error;
+
+	whole_batch(search, &args);
+	error = each_row(search, STEP_PLACED_ROWS, STEP_ONE_ROW, &args,
+					 refused_row, &counts);
+	if (error)
+		ReThrowError(error);	/* the row stage has been probed */
+	search_leave_out(search);
+	batch->rows_out_of_stage = counts.rows;
+	batch->written = counts.written;
+}
+
+/* A group cannot be finalized or written: it stays as it is in the target. */
+static void
+failed_group(Search *search, const ItemPointerData *tid,
+			 const ErrorData *error)
 {
 	StreamWorker *w = search->w;
+
+	if (w->def->stop_on_error)
+		ReThrowError(unconstify(ErrorData *, error));
+	if (search->batch->groups_failed++ > 0)
+		return;
+	batch_emission_failed(w, search->batch);
+	w->letter_shown = false;
+	worker_set_error(&w->shared->error, error->sqlerrcode, error_text(error));
+}
+
+/*
+ * Into state only, then the touched groups into the target, one by one.  An
+ * error is one of merging.
+ */
+static ErrorData *
+write_groups(Search *search)
+{
+	StreamBatch *batch = search->batch;
+	StepArgs	args;
+	EachCounts	counts;
+	ErrorData  *error;
+
+	whole_batch(search, &args);
+	error = each_row(search, STEP_MERGE_GROUPS, STEP_EMIT_ONE, &args,
+					 failed_group, &counts);
+	batch->rows_out_of_stage = counts.rows;
+	batch->groups = counts.groups;
+	batch->late_pairs = counts.late;
+	batch->written = counts.written;
+	batch->deleted = counts.deleted;
+	return error;
+}
+
+/* The batch without the culprits, in one statement. */
+static ErrorData *
+apply_at_once(Search *search)
+{
 	StreamBatch *batch = search->batch;
 	StepArgs	args;
 	ErrorData  *error;
-	int64		middle;
 
 	whole_batch(search, &args);
-	args.hash_lo = lo;
-	args.hash_hi = hi;
-	error = search_try_step(search, STEP_EMIT_TOUCHED, &args, false);
-	if (error == NULL)
-	{
-		batch->written += search->counts[2];
-		batch->deleted += search->counts[3];
-		return;
-	}
-	if (w->def->stop_on_error)
-		ReThrowError(error);
-	if (lo == hi)
-	{
-		batch->groups_failed++;
-		batch_emission_failed(w, batch);
-		w->letter_shown = false;
-		worker_set_error(&w->shared->error, error->sqlerrcode,
-						 error_text(error));
-		return;
-	}
-	middle = (int64) (((__int128) lo + hi) >> 1);
-	emit_range(search, lo, middle);
-	emit_range(search, middle + 1, hi);
+	error = search_try_step(search, STEP_APPLY_WITHOUT, &args, false);
+	if (error)
+		return error;
+	batch->rows_out_of_stage = search->counts[0];
+	batch->groups = search->counts[1];
+	batch->written = search->counts[2];
+	batch->deleted = search->counts[3];
+	batch->late_pairs = search->counts[4];
+	return NULL;
 }
 
-/* The batch without the culprits; the group stage apart when it fails. */
+/*
+ * The batch without the culprits of the row stage.  At once only where those
+ * were the reason for being careful: what an attempt writes in vain takes
+ * room in the tables until they are vacuumed.
+ */
 static void
 apply_rest(Search *search, int64 from, int64 to)
 {
 	StreamWorker *w = search->w;
 	StreamBatch *batch = search->batch;
 	int			known = batch->nculprits;
-	StepArgs	args;
+	bool		groups = step_exists(w, batch, STEP_MERGE_GROUPS);
 	ErrorData  *error;
 
-	whole_batch(search, &args);
-	error = search_try_step(search, STEP_APPLY_WITHOUT, &args, false);
-	if (error && w->plan->kind == STREAM_ROW)
-		search_writes(search, STEP_APPLY_WITHOUT, DEAD_TARGET, from, to);
-	else if (error)
+	if (known > 0 && !w->target_refuses && apply_at_once(search) == NULL)
+		return;
+	if (w->plan->kind == STREAM_ROW)
+	{
+		write_rows(search);
+		w->target_refuses = batch->nculprits > known;
+		return;
+	}
+	error = groups ? write_groups(search) : apply_at_once(search);
+	if (error)
 	{
 		/* what cannot be added to what is there: an overflow, say */
 		search_writes(search, STEP_MERGE_STATE, DEAD_QUERY, from, to);
+		error = groups ? write_groups(search) : apply_at_once(search);
 	}
-	if (error && batch->nculprits > known)
-	{
-		whole_batch(search, &args);
-		error = search_try_step(search, STEP_APPLY_WITHOUT, &args, false);
-	}
-	if (error == NULL)
-	{
-		batch->rows_out_of_stage = search->counts[0];
-		batch->groups = search->counts[1];
-		batch->written = search->counts[2];
-		batch->deleted = search->counts[3];
-		batch->late_pairs = search->counts[4];
-		return;
-	}
-	if (!step_exists(w, batch, STEP_EMIT_TOUCHED))
+	if (error)
 		ReThrowError(error);
-	step_run(w, batch, STEP_MERGE_STATE, &args);
-	batch->rows_out_of_stage = step_int8(1);
-	batch->groups = step_int8(2);
-	batch->late_pairs = step_int8(5);
-	emit_range(search, PG_INT64_MIN, PG_INT64_MAX);
+	w->target_refuses = batch->groups_failed > 0;
 }
 
 /*
@@ -206,77 +249,64 @@ careful_apply(StreamWorker *w, StreamBatch *batch)
 
 /* A group that cannot be finalized at its window's end. */
 static void
-discard_groups(StreamWorker *w, StreamBatch *batch, const StepArgs *args,
-			   const ErrorData *error)
-{
-	DeadLetter *letters;
-	uint64		n;
-	bool		isnull;
-
-	if (w->def->stop_on_error)
-		ReThrowError(unconstify(ErrorData *, error));
-	step_run(w, batch, STEP_CLOSE_DISCARD, args);
-	n = step_rows();
-	letters = palloc0(sizeof(DeadLetter) * Max(n, 1));
-	for (uint64 i = 0; i < n; i++)
-	{
-		char	   *key = step_text(i, 3);
-
-		letters[i].reason = DEAD_GROUP;
-		letters[i].partition = -1;
-		letters[i].window_start = DatumGetTimestampTz(step_datum(i, 1, &isnull));
-		letters[i].window_end = DatumGetTimestampTz(step_datum(i, 2, &isnull));
-		letters[i].payload = key;
-		letters[i].payload_len = key ? strlen(key) : 0;
-		letters[i].sqlerrcode = error->sqlerrcode;
-		letters[i].message = error_text(error);
-	}
-	stream_dead_letters(w, batch, letters, n);
-	batch->groups_failed += n;
-	failures_first(w, batch, error);
-}
-
-static void
-close_groups(Search *search, int64 lo, int64 hi)
+discard_group(Search *search, const ItemPointerData *tid,
+			  const ErrorData *error)
 {
 	StreamWorker *w = search->w;
 	StreamBatch *batch = search->batch;
-	StepArgs	args;
-	ErrorData  *error;
-	int64		middle;
+	DeadLetter	letter = {0};
+	Datum		place = PointerGetDatum(unconstify(ItemPointerData *, tid));
+	Oid			place_type = TIDOID;
+	bool		isnull;
+	char	   *key;
 
-	step_args_init(&args, w, batch);
-	args.watermark = batch_closing_time(w, batch);
-	args.hash_lo = lo;
-	args.hash_hi = hi;
-	error = search_try_step(search, batch_close_step(w, batch), &args, false);
-	if (error == NULL)
-	{
-		batch->written += search->counts[1];
-		batch->windows_closed += search->counts[2];
-		return;
-	}
-	if (lo == hi)
-	{
-		discard_groups(w, batch, &args, error);
-		return;
-	}
-	middle = (int64) (((__int128) lo + hi) >> 1);
-	close_groups(search, lo, middle);
-	close_groups(search, middle + 1, hi);
+	if (w->def->stop_on_error)
+		ReThrowError(unconstify(ErrorData *, error));
+	if (search->discard == NULL)
+		search->discard = step_plan(w, batch, STEP_DISCARD_ONE, &place_type,
+									1);
+	step_run_one(w, batch, search->discard, &place, NULL);
+	if (step_rows() != 1)
+		elog(ERROR, "a group to be closed is missing");
+	key = step_text(0, 3);
+	letter.reason = DEAD_GROUP;
+	letter.partition = -1;
+	letter.window_start = DatumGetTimestampTz(step_datum(0, 1, &isnull));
+	letter.window_end = DatumGetTimestampTz(step_datum(0, 2, &isnull));
+	letter.payload = key;
+	letter.payload_len = key ? strlen(key) : 0;
+	letter.sqlerrcode = error->sqlerrcode;
+	letter.message = error_text(error);
+	stream_dead_letters(w, batch, &letter, 1);
+	batch->groups_failed++;
+	failures_first(w, batch, error);
 }
 
+/* At once; group by group when that fails. */
 void
 careful_close(StreamWorker *w, StreamBatch *batch)
 {
 	Search		search;
 	StepArgs	args;
+	EachCounts	counts;
+	ErrorData  *error;
+	StepKind	step = batch_close_step(w, batch);
 
 	search_init(&search, w, batch);
 	step_args_init(&args, w, batch);
-	args.watermark = batch->new_watermark;
-	args.hash_lo = 1;
-	args.hash_hi = 0;
-	check_without_rows(&search, batch_close_step(w, batch), &args);
-	close_groups(&search, PG_INT64_MIN, PG_INT64_MAX);
+	args.watermark = DT_NOBEGIN;
+	check_without_rows(&search, step, &args);
+	args.watermark = batch_closing_time(w, batch);
+	if (search_try_step(&search, step, &args, false) == NULL)
+	{
+		batch->written += search.counts[1];
+		batch->windows_closed += search.counts[2];
+		return;
+	}
+	error = each_row(&search, STEP_CLOSING, STEP_CLOSE_ONE, &args,
+					 discard_group, &counts);
+	if (error)
+		ReThrowError(error);
+	batch->written += counts.written;
+	batch->windows_closed += counts.windows;
 }

@@ -11,6 +11,7 @@
 #include "access/htup_details.h"
 #include "errors.h"
 #include "stream_batch.h"
+#include "stream_execute.h"
 #include "utils/hsearch.h"
 
 /* A row that fails. */
@@ -29,6 +30,8 @@ typedef struct Search
 	StreamBatch *batch;
 	HTAB	   *culprits;		/* of Culprit */
 	MemoryContext try_cxt;		/* one try's, the error it gave included */
+	StatementPlan *probe;
+	StatementPlan *discard;		/* NULL: not planned yet */
 	int64		counts[5];		/* what the last try that went well gave */
 } Search;
 
@@ -49,5 +52,26 @@ extern void search_leave_out(Search *search);
 extern void search_row_stage(Search *search, int64 from, int64 to);
 extern void search_writes(Search *search, StepKind step,
 						  DeadLetterReason reason, int64 from, int64 to);
+
+/*
+ * stream_each.c: the rows of one statement, each written by another.  refused
+ * is told what fails, by the TID of the staged row, or of the group in state.
+ */
+typedef void (*EachRefused) (Search *search, const ItemPointerData *tid,
+							 const ErrorData *error);
+
+typedef struct EachCounts
+{
+	int64		rows;			/* of the first statement, or as it says */
+	int64		groups;			/* or staged rows that they are of */
+	int64		late;			/* as it says */
+	int64		windows;		/* of groups to be closed */
+	int64		written;
+	int64		deleted;
+} EachCounts;
+
+extern ErrorData *each_row(Search *search, StepKind rows, StepKind one,
+						   const StepArgs *args, EachRefused refused,
+						   EachCounts *counts);
 
 #endif							/* WEIR_STREAM_CAREFUL_H */

@@ -220,7 +220,7 @@ add_delta(StringInfo buf, const CompileContext *c, bool without, bool probe)
 }
 
 static void
-add_merged(StringInfo buf, const CompileContext *c)
+add_merged(StringInfo buf, const CompileContext *c, const char *returning)
 {
 	char	   *columns = stream_column_list(stream_state_columns(c->plan,
 																  false), "");
@@ -248,7 +248,7 @@ add_merged(StringInfo buf, const CompileContext *c)
 						 lc == list_head(stream_parts(c->plan)->partials) ?
 						 "" : ",", partial->column, partial->merge);
 	}
-	appendStringInfoString(buf, "\n\tRETURNING s.*)");
+	appendStringInfo(buf, "\n\tRETURNING %s)", returning);
 }
 
 /* f: the final values of the states in a link or table. */
@@ -334,9 +334,12 @@ key_positions(const StreamPlan *plan)
 	return buf.data;
 }
 
-/* written and, where there is a HAVING to fail, removed. */
+/*
+ * written and, where there is a HAVING to fail, removed.  A single group is
+ * not sorted: the planner would go through the state's index for its order.
+ */
 static void
-add_written(StringInfo buf, const CompileContext *c, bool remove)
+add_written(StringInfo buf, const CompileContext *c, bool remove, bool sorted)
 {
 	const StreamParts *parts = stream_parts(c->plan);
 	int			nkeys = 0;
@@ -346,13 +349,14 @@ add_written(StringInfo buf, const CompileContext *c, bool remove)
 	appendStringInfo(buf,
 					 "written AS (\n"
 					 "\tINSERT INTO %s AS t (%s)\n"
-					 "%s\n"
-					 "\tORDER BY %s%s\n"
+					 "%s%s%s\n"
 					 "\tRETURNING 1)",
 					 c->target,
 					 stream_column_list(stream_output_names(c->plan), ""),
 					 stream_query_text(parts->outputs),
-					 key_positions(c->plan), stream_on_conflict(c->plan));
+					 sorted ? psprintf("\n\tORDER BY %s",
+									   key_positions(c->plan)) : "",
+					 stream_on_conflict(c->plan));
 	if (parts->removed == NULL || !remove)
 		return;
 
@@ -412,85 +416,68 @@ compile_apply(const CompileContext *c, bool without, bool state_only)
 
 	initStringInfo(&buf);
 	add_delta(&buf, c, without, false);
-	add_merged(&buf, c);
+	add_merged(&buf, c, "s.*");
 	if (emit)
 	{
 		add_final(&buf, c, "merged");
-		add_written(&buf, c, true);
+		add_written(&buf, c, true, true);
 	}
 	add_counts(&buf, c, "merged", true, emit, emit);
 	return buf.data;
 }
 
 /*
- * A hash of a group, the same everywhere and for equal keys; types without
- * one of their own go by their text.
+ * The batch into state only; then where the groups are that it touched, each
+ * with the counts.  (They are found by their place from there on: looking for
+ * keys that may be NULL takes more than an index.)
  */
 static char *
-group_hash(const CompileContext *c, const char *prefix)
+compile_merge_groups(const CompileContext *c)
 {
+	const char *counted = stream_parts(c->plan)->panes ? "panes" : "delta";
 	StringInfoData buf;
-	ListCell   *lc;
-
-	initStringInfo(&buf);
-	if (c->plan->kind == STREAM_WINDOW)
-		appendStringInfo(&buf, "%swindow_start", prefix);
-	foreach(lc, stream_parts(c->plan)->keys)
-	{
-		StreamKey  *key = lfirst(lc);
-		TypeCacheEntry *type = lookup_type_cache(key->type,
-												 TYPECACHE_HASH_EXTENDED_PROC);
-
-		if (!key->is_window)
-			appendStringInfo(&buf, "%s%s%s%s", buf.len > 0 ? ", " : "",
-							 prefix, key->column,
-							 OidIsValid(type->hash_extended_proc) ? "" :
-							 "::text");
-	}
-	return psprintf("hash_record_extended(ROW(%s), 0)", buf.data);
-}
-
-/* Emit again the groups of the batch, from state. */
-static char *
-compile_emit_touched(const CompileContext *c)
-{
-	StringInfoData buf;
-	int			nkeys = 0;
-	ListCell   *lc;
 
 	initStringInfo(&buf);
 	add_delta(&buf, c, true, false);
+	add_merged(&buf, c, "s.ctid AS place");
+	appendStringInfo(&buf,
+					 "\nSELECT m.place, c.rows, c.late\n"
+					 "FROM (SELECT (SELECT coalesce(sum(n), 0)::bigint FROM %s) AS rows,\n"
+					 "\t\t%s AS late) c\n"
+					 "\tLEFT JOIN merged m ON true", counted,
+					 c->plan->kind != STREAM_WINDOW ? "0::bigint" :
+					 psprintf("(SELECT coalesce(sum(n), 0)::bigint FROM delta WHERE %s)",
+							  window_late(c, "")));
+	return buf.data;
+}
+
+/* What one group's statement tells. */
+static void
+add_counts_of_one(StringInfo buf, const CompileContext *c)
+{
+	appendStringInfo(buf,
+					 "\nSELECT (SELECT count(*) FROM written) AS written,\n"
+					 "\t%s AS deleted", stream_parts(c->plan)->removed != NULL &&
+					 !c->emit_on_close ?
+					 "(SELECT count(*) FROM removed)" : "0::bigint");
+}
+
+/* Emit one of them again, from state. */
+static char *
+compile_emit_one(const CompileContext *c)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
 	add_link(&buf);
 	appendStringInfo(&buf,
 					 "touched AS (\n"
 					 "\tSELECT s.*\n"
-					 "\tFROM delta d\n"
-					 "\t\tJOIN %s s ON ", c->state);
-	if (c->plan->kind == STREAM_WINDOW)
-	{
-		appendStringInfoString(&buf,
-							   "s.window_end = d.window_end AND s.window_start = d.window_start");
-		nkeys++;
-	}
-	foreach(lc, stream_parts(c->plan)->keys)
-	{
-		StreamKey  *key = lfirst(lc);
-
-		if (!key->is_window)
-			appendStringInfo(&buf, "%s%s", nkeys++ == 0 ? "" : "\n\t\t\tAND ",
-							 stream_equals(key->type,
-										   psprintf("s.%s", key->column),
-										   psprintf("d.%s", key->column),
-										   true));
-	}
-	appendStringInfo(&buf, "\n\tWHERE %s BETWEEN $7 AND $8",
-					 group_hash(c, "s."));
-	if (c->plan->kind == STREAM_WINDOW)
-		appendStringInfo(&buf, "\n\t\tAND %s", window_open(c, "d."));
-	appendStringInfoChar(&buf, ')');
+					 "\tFROM %s s\n"
+					 "\tWHERE s.ctid = $1)", c->state);
 	add_final(&buf, c, "touched");
-	add_written(&buf, c, true);
-	add_counts(&buf, c, "touched", false, true, true);
+	add_written(&buf, c, true, false);
+	add_counts_of_one(&buf, c);
 	return buf.data;
 }
 
@@ -551,19 +538,46 @@ compile_close(const CompileContext *c, bool emit, bool again)
 					 "WITH closed AS (\n"
 					 "\tDELETE FROM %s AS s\n"
 					 "\tWHERE s.window_end <= %s\n"
-					 "\t\tAND %s BETWEEN $7 AND $8\n"
-					 "\tRETURNING s.*)", c->state, c->limit,
-					 group_hash(c, "s."));
+					 "\tRETURNING s.*)", c->state, c->limit);
 	if (emit)
 	{
 		add_final(&buf, c, "closed");
-		add_written(&buf, c, again);
+		add_written(&buf, c, again, true);
 	}
 	appendStringInfo(&buf,
 					 "\nSELECT (SELECT count(*) FROM closed) AS groups,\n"
 					 "\t%s AS written,\n"
 					 "\t(SELECT count(*) FROM (SELECT DISTINCT window_end, window_start FROM closed) w) AS windows",
 					 emit ? "(SELECT count(*) FROM written)" : "0::bigint");
+	return buf.data;
+}
+
+/* The groups to be closed, window by window. */
+static char *
+compile_closing(const CompileContext *c)
+{
+	return psprintf("SELECT s.ctid AS place, s.window_end, s.window_start\n"
+					"FROM %s AS s\n"
+					"WHERE s.window_end <= %s\n"
+					"ORDER BY s.window_end, s.window_start",
+					c->state, c->limit);
+}
+
+/* Close one of them, and write its target row, once more on change. */
+static char *
+compile_close_one(const CompileContext *c)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	appendStringInfo(&buf,
+					 "WITH closed AS (\n"
+					 "\tDELETE FROM %s AS s\n"
+					 "\tWHERE s.ctid = $1\n"
+					 "\tRETURNING s.*)", c->state);
+	add_final(&buf, c, "closed");
+	add_written(&buf, c, !c->emit_on_close, false);
+	add_counts_of_one(&buf, c);
 	return buf.data;
 }
 
@@ -588,15 +602,13 @@ group_key_json(const CompileContext *c)
 }
 
 static char *
-compile_close_discard(const CompileContext *c)
+compile_discard_one(const CompileContext *c)
 {
 	return psprintf("DELETE FROM %s AS s\n"
-					"WHERE s.window_end <= %s\n"
-					"\tAND %s BETWEEN $7 AND $8\n"
+					"WHERE s.ctid = $1\n"
 					"RETURNING s.window_start, s.window_end,\n"
 					"\t%s AS group_key",
-					c->state, c->limit, group_hash(c, "s."),
-					group_key_json(c));
+					c->state, group_key_json(c));
 }
 
 /* When the window of target row t started. */
@@ -685,7 +697,9 @@ compile_windows(const CompileContext *c, StreamStatements *st)
 	st->close = compile_close(c, c->emit_on_close, false);
 	if (!c->emit_on_close)
 		st->close_again = compile_close(c, true, true);
-	st->close_discard = compile_close_discard(c);
+	st->closing = compile_closing(c);
+	st->close_one = compile_close_one(c);
+	st->discard_one = compile_discard_one(c);
 	st->open_windows =
 		psprintf("SELECT min(window_end) AS oldest_window_end,\n"
 				 "\tmin(window_start) AS oldest_window_start,\n"
@@ -758,7 +772,10 @@ stream_compile(const StreamPlan *plan, const StreamOptions *options,
 	st->apply_without = compile_apply(&context, true, false);
 	st->merge_state = compile_apply(&context, true, true);
 	if (!context.emit_on_close)
-		st->emit_touched = compile_emit_touched(&context);
+	{
+		st->merge_groups = compile_merge_groups(&context);
+		st->emit_one = compile_emit_one(&context);
+	}
 	st->probe = compile_probe(&context);
 	if (plan->kind == STREAM_WINDOW)
 		compile_windows(&context, st);

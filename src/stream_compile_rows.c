@@ -3,7 +3,8 @@
  * stream_compile_rows.c
  *	  Parts of a row stream -> its SQL texts.
  *
- * Without a key, rows are inserted as they come out of the row stage.
+ * Without a key, rows are inserted as they come out of the row stage, in the
+ * order in which they were staged.
  *
  * With options.key the target has one row a key: the last one, in an order
  * that does not depend on how partitions happen to interleave.  In a partition
@@ -37,28 +38,6 @@ stream_culprits_text(const CompileContext *c)
 					"WHERE v." SEGMENT_TID " = ANY ($6)\n"
 					"ORDER BY v.kafka_partition, v.kafka_offset",
 					STREAM_STAGED_ROW("v"), c->segment_view);
-}
-
-static char *
-compile_insert(const CompileContext *c, bool without)
-{
-	StringInfoData buf;
-	char	   *columns = stream_column_list(stream_output_names(c->plan), "");
-
-	initStringInfo(&buf);
-	stream_add_src(&buf, c, without);
-	stream_add_row_stage(&buf, c, ROW_STAGE_ROWS);
-	appendStringInfo(&buf,
-					 ",\n"
-					 "written AS (\n"
-					 "\tINSERT INTO %s (%s)\n"
-					 "\tSELECT %s\n"
-					 "\tFROM r\n"
-					 "\tRETURNING 1)\n"
-					 "SELECT count(*) AS rows, 0::bigint AS groups, count(*) AS written,\n"
-					 "\t0::bigint AS deleted, 0::bigint AS late\n"
-					 "FROM written", c->target, columns, columns);
-	return buf.data;
 }
 
 static StreamOutput *
@@ -107,6 +86,124 @@ output_places(const StreamPlan *plan, bool key_only)
 	}
 	Assert(list_length(places) == list_length(plan->key_columns));
 	return places;
+}
+
+/* "$1, $3": parameters in the place of output_places(). */
+static char *
+parameters(const StreamPlan *plan, bool key_only)
+{
+	StringInfoData buf;
+	ListCell   *lc;
+
+	initStringInfo(&buf);
+	foreach(lc, output_places(plan, key_only))
+		appendStringInfo(&buf, "%s$%s", buf.len > 0 ? ", " : "",
+						 (char *) lfirst(lc) + 1);
+	return buf.data;
+}
+
+/* src and r, with the place of each row. */
+static void
+add_placed_rows(StringInfo buf, const CompileContext *c, bool without)
+{
+	stream_add_src(buf, c, without);
+	appendStringInfo(buf,
+					 ",\n"
+					 "r (%s, r_tid, r_partition, r_timestamp) AS NOT MATERIALIZED (\n"
+					 "%s)",
+					 stream_column_list(output_places(c->plan, false), ""),
+					 stream_row_stage(c->plan, ROW_STAGE_PLACED_ROWS));
+}
+
+/*
+ * In the order of staging, in which a partition's offsets grow: what unique
+ * indexes, sequences and triggers make of rows depends on it.
+ */
+static char *
+compile_insert(const CompileContext *c, bool without)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	add_placed_rows(&buf, c, without);
+	appendStringInfo(&buf,
+					 ",\n"
+					 "written AS (\n"
+					 "\tINSERT INTO %s AS t (%s)\n"
+					 "\tSELECT %s\n"
+					 "\tFROM r\n"
+					 "\tORDER BY r_tid\n"
+					 "\tRETURNING 1)\n"
+					 "SELECT count(*) AS rows, 0::bigint AS groups, count(*) AS written,\n"
+					 "\t0::bigint AS deleted, 0::bigint AS late\n"
+					 "FROM written", c->target,
+					 stream_column_list(stream_output_names(c->plan), ""),
+					 stream_column_list(output_places(c->plan, false), ""));
+	return buf.data;
+}
+
+/* What comes out of the row stage, in the same order. */
+static char *
+compile_placed_rows(const CompileContext *c)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	add_placed_rows(&buf, c, true);
+	appendStringInfo(&buf,
+					 "\n"
+					 "SELECT r_tid, %s, r_partition,\n"
+					 "\tcoalesce(r_timestamp, '-infinity') AS r_timestamp\n"
+					 "FROM r\n"
+					 "ORDER BY r_tid",
+					 stream_column_list(output_places(c->plan, false), ""));
+	return buf.data;
+}
+
+/* One of them: its columns but the first are the parameters. */
+static char *
+compile_insert_one(const CompileContext *c)
+{
+	return psprintf("WITH written AS (\n"
+					"\tINSERT INTO %s AS t (%s)\n"
+					"\tVALUES (%s)\n"
+					"\tRETURNING 1)\n"
+					"SELECT count(*) AS written, 0::bigint AS deleted\n"
+					"FROM written", c->target,
+					stream_column_list(stream_output_names(c->plan), ""),
+					parameters(c->plan, false));
+}
+
+/* As a batch of this one row would do it (K1). */
+static char *
+compile_upsert_one(const CompileContext *c)
+{
+	char	   *state_keys = stream_column_list(stream_state_columns(c->plan, true),
+												"");
+	int			n = list_length(c->plan->outputs);
+
+	return psprintf("WITH merged AS (\n"
+					"\tINSERT INTO %s AS s (%s, kafka_partition, kafka_timestamp)\n"
+					"\tVALUES (%s, $%d, $%d)\n"
+					"\tON CONFLICT (%s) DO UPDATE SET\n"
+					"\t\tkafka_partition = excluded.kafka_partition,\n"
+					"\t\tkafka_timestamp = CASE WHEN s.kafka_partition = excluded.kafka_partition\n"
+					"\t\t\tTHEN greatest(s.kafka_timestamp, excluded.kafka_timestamp)\n"
+					"\t\t\tELSE excluded.kafka_timestamp END\n"
+					"\tWHERE s.kafka_partition = excluded.kafka_partition\n"
+					"\t\tOR (excluded.kafka_timestamp, excluded.kafka_partition) > (s.kafka_timestamp, s.kafka_partition)\n"
+					"\tRETURNING 1),\n"
+					"written AS (\n"
+					"\tINSERT INTO %s AS t (%s)\n"
+					"\tSELECT %s\n"
+					"\tFROM merged%s\n"
+					"\tRETURNING 1)\n"
+					"SELECT count(*) AS written, 0::bigint AS deleted\n"
+					"FROM written",
+					c->state, state_keys, parameters(c->plan, true), n + 1,
+					n + 2, state_keys, c->target,
+					stream_column_list(stream_output_names(c->plan), ""),
+					parameters(c->plan, false), stream_on_conflict(c->plan));
 }
 
 /* s.k1 = l.<key> AND ..., NULLs equal. */
@@ -241,13 +338,16 @@ stream_compile_rows(const CompileContext *c, StreamStatements *st)
 	{
 		st->apply = compile_insert(c, false);
 		st->apply_without = compile_insert(c, true);
+		st->one_row = compile_insert_one(c);
 		st->clear_target = psprintf("TRUNCATE %s", c->target);
 	}
 	else
 	{
 		st->apply = compile_upsert(c, false);
 		st->apply_without = compile_upsert(c, true);
+		st->one_row = compile_upsert_one(c);
 		st->clear_state = psprintf("DELETE FROM %s", c->state);
 	}
+	st->placed_rows = compile_placed_rows(c);
 	st->probe = compile_probe(c);
 }

@@ -96,9 +96,8 @@ hide_position(void *arg)
 		errposition(0);
 }
 
-/* Under a search_path of pg_catalog; takes the locks. */
-Query *
-statement_analyze(const char *sql)
+static Query *
+analyze_text(const char *sql, const Oid *types, int ntypes)
 {
 	ErrorContextCallback callback;
 	int			nest_level = catalog_enter_neutral();
@@ -111,8 +110,8 @@ statement_analyze(const char *sql)
 	error_context_stack = &callback;
 
 	raw = raw_parser(sql, RAW_PARSE_DEFAULT);
-	query = parse_analyze_fixedparams(linitial_node(RawStmt, raw), sql,
-									  parameter_types, STREAM_NPARAMS, NULL);
+	query = parse_analyze_fixedparams(linitial_node(RawStmt, raw), sql, types,
+									  ntypes, NULL);
 	if (list_length(raw) != 1)
 		elog(ERROR, "not one statement: %s", sql);
 
@@ -148,14 +147,22 @@ segment_walker(Node *node, SegmentReference *segment)
 	return query_tree_walker((Query *) node, segment_walker, segment, 0);
 }
 
+/* Under a search_path of pg_catalog; takes the locks. */
+Query *
+statement_analyze(const char *sql)
+{
+	return analyze_text(sql, parameter_types, STREAM_NPARAMS);
+}
+
 /*
  * A statement with views expanded, if it calls what the stream may call: what
  * was created since, and fits better, is never called.
  */
 static Query *
-analyze(const char *sql, const List *objects, const char *what, Oid segment)
+analyze(const char *sql, const Oid *types, int ntypes, const List *objects,
+		const char *what, Oid segment)
 {
-	Query	   *query = statement_analyze(sql);
+	Query	   *query = analyze_text(sql, types, ntypes);
 	List	   *rewritten;
 
 	if (query == NULL)
@@ -174,26 +181,34 @@ analyze(const char *sql, const List *objects, const char *what, Oid segment)
 }
 
 static ParamListInfo
-make_parameters(const Datum *values, const bool *nulls)
+make_parameters(const Oid *types, int ntypes)
 {
-	ParamListInfo params = makeParamList(STREAM_NPARAMS);
+	ParamListInfo params = makeParamList(ntypes);
 
-	for (int i = 0; i < STREAM_NPARAMS; i++)
+	for (int i = 0; i < ntypes; i++)
 	{
-		params->params[i].value = values[i];
-		params->params[i].isnull = nulls != NULL && nulls[i];
+		params->params[i].value = (Datum) 0;
+		params->params[i].isnull = true;
 		params->params[i].pflags = PARAM_FLAG_CONST;
-		params->params[i].ptype = parameter_types[i];
+		params->params[i].ptype = types[i];
 	}
 	return params;
 }
 
 static void
-execute(StatementResult *result, PlannedStmt *plan, const char *sql,
+set_parameters(ParamListInfo params, const Datum *values, const bool *nulls)
+{
+	for (int i = 0; i < params->numParams; i++)
+	{
+		params->params[i].value = values[i];
+		params->params[i].isnull = nulls != NULL && nulls[i];
+	}
+}
+
+static void
+execute(DestReceiver *dest, PlannedStmt *plan, const char *sql,
 		ParamListInfo params, Snapshot snapshot)
 {
-	ResultReceiver receiver = {{receive_slot, receive_startup, receive_nothing,
-	receive_nothing, DestNone}, result};
 	QueryDesc  *desc;
 
 	/* The caller's snapshot, and what this transaction has written. */
@@ -201,7 +216,7 @@ execute(StatementResult *result, PlannedStmt *plan, const char *sql,
 	CommandCounterIncrement();
 	UpdateActiveSnapshotCommandId();
 	desc = CreateQueryDesc(plan, sql, GetActiveSnapshot(), InvalidSnapshot,
-						   &receiver.pub, params, NULL, 0);
+						   dest, params, NULL, 0);
 	ExecutorStart(desc, 0);
 	compat_executor_run(desc);
 	ExecutorFinish(desc);
@@ -211,33 +226,87 @@ execute(StatementResult *result, PlannedStmt *plan, const char *sql,
 	CommandCounterIncrement();
 }
 
-void
-statement_run(StatementResult *result, const StreamDef *def,
-			  const StreamPlan *plan, const char *sql, const Datum *values,
-			  const bool *nulls, Snapshot snapshot, Oid segment)
+StatementPlan *
+statement_plan(const StreamDef *def, const StreamPlan *plan, const char *sql,
+			   const Oid *types, int ntypes, Oid segment)
 {
-	MemoryContext cxt = result->cxt;
-	MemoryContext work;
-	MemoryContext old;
-	UserContext user;
+	StatementPlan *statement = palloc(sizeof(StatementPlan));
 	Query	   *query;
-	ParamListInfo params = make_parameters(values, nulls);
+
+	if (types == NULL)
+	{
+		types = parameter_types;
+		ntypes = STREAM_NPARAMS;
+	}
+	query = analyze(sql, types, ntypes, plan->objects,
+					psprintf("stream \"%s\"", def->name), segment);
+	statement->sql = sql;
+	statement->plan = pg_plan_query(query, sql, CURSOR_OPT_PARALLEL_OK, NULL);
+	statement->params = make_parameters(types, ntypes);
+	return statement;
+}
+
+void
+statement_execute(StatementPlan *statement, DestReceiver *dest,
+				  const Datum *values, const bool *nulls, Snapshot snapshot)
+{
+	set_parameters(statement->params, values, nulls);
+	execute(dest, statement->plan, statement->sql, statement->params,
+			snapshot);
+}
+
+DestReceiver *
+statement_receiver(StatementResult *result)
+{
+	ResultReceiver *receiver = palloc0(sizeof(ResultReceiver));
+	MemoryContext cxt = result->cxt;
 
 	/* What a failed run has left goes now. */
 	MemoryContextReset(cxt);
 	memset(result, 0, sizeof(*result));
 	result->cxt = cxt;
-	work = AllocSetContextCreate(cxt, "weir statement",
+	receiver->pub.receiveSlot = receive_slot;
+	receiver->pub.rStartup = receive_startup;
+	receiver->pub.rShutdown = receive_nothing;
+	receiver->pub.rDestroy = receive_nothing;
+	receiver->pub.mydest = DestNone;
+	receiver->result = result;
+	return &receiver->pub;
+}
+
+void
+statement_run_into(DestReceiver *dest, const StreamDef *def,
+				   const StreamPlan *plan, const char *sql,
+				   const Datum *values, const bool *nulls, Snapshot snapshot,
+				   Oid segment)
+{
+	ParamListInfo params = make_parameters(parameter_types, STREAM_NPARAMS);
+	MemoryContext work;
+	MemoryContext old;
+	UserContext user;
+	Query	   *query;
+
+	set_parameters(params, values, nulls);
+	work = AllocSetContextCreate(CurrentMemoryContext, "weir statement",
 								 ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(work);
 	catalog_enter_user(&user, def->owner, &def->settings);
-	query = analyze(sql, plan->objects, psprintf("stream \"%s\"", def->name),
-					segment);
-	execute(result, pg_plan_query(query, sql, CURSOR_OPT_PARALLEL_OK, params),
+	query = analyze(sql, parameter_types, STREAM_NPARAMS, plan->objects,
+					psprintf("stream \"%s\"", def->name), segment);
+	execute(dest, pg_plan_query(query, sql, CURSOR_OPT_PARALLEL_OK, params),
 			sql, params, snapshot);
 	catalog_leave_user(&user);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(work);
+}
+
+void
+statement_run(StatementResult *result, const StreamDef *def,
+			  const StreamPlan *plan, const char *sql, const Datum *values,
+			  const bool *nulls, Snapshot snapshot, Oid segment)
+{
+	statement_run_into(statement_receiver(result), def, plan, sql, values,
+					   nulls, snapshot, segment);
 }
 
 void
@@ -249,7 +318,8 @@ statement_check(const char *sql, Oid owner, const CapturedSettings *settings,
 	QueryDesc  *desc;
 
 	catalog_enter_user(&user, owner, settings);
-	plan = pg_plan_query(analyze(sql, objects, "the query", InvalidOid), sql, 0, NULL);
+	plan = pg_plan_query(analyze(sql, parameter_types, STREAM_NPARAMS, objects,
+								 "the query", InvalidOid), sql, 0, NULL);
 	desc = CreateQueryDesc(plan, sql, GetActiveSnapshot(), InvalidSnapshot,
 						   None_Receiver, NULL, NULL, 0);
 	ExecutorStart(desc, EXEC_FLAG_EXPLAIN_ONLY);

@@ -10,7 +10,9 @@
 
 #include "access/htup.h"
 #include "access/tupdesc.h"
+#include "nodes/params.h"
 #include "stream.h"
+#include "tcop/dest.h"
 #include "utils/snapshot.h"
 
 /* What a statement returned; stays until it is run into again. */
@@ -35,6 +37,36 @@ extern void statement_run(StatementResult *result, const StreamDef *def,
 						  const StreamPlan *plan, const char *sql,
 						  const Datum *values, const bool *nulls,
 						  Snapshot snapshot, Oid segment);
+
+/* The same, into a receiver. */
+extern void statement_run_into(DestReceiver *dest, const StreamDef *def,
+							   const StreamPlan *plan, const char *sql,
+							   const Datum *values, const bool *nulls,
+							   Snapshot snapshot, Oid segment);
+
+/*
+ * A statement to be run many times in one transaction, which holds its locks:
+ * analyzed and planned once.  The caller has entered the owner's context, and
+ * is in a memory context that lives as long as the plan is used.  types: of
+ * the parameters, NULL for those of stream.h.
+ */
+typedef struct StatementPlan
+{
+	const char *sql;
+	struct PlannedStmt *plan;
+	ParamListInfo params;
+} StatementPlan;
+
+extern StatementPlan *statement_plan(const StreamDef *def,
+									 const StreamPlan *plan, const char *sql,
+									 const Oid *types, int ntypes,
+									 Oid segment);
+extern void statement_execute(StatementPlan *statement, DestReceiver *dest,
+							  const Datum *values, const bool *nulls,
+							  Snapshot snapshot);
+
+/* A receiver that keeps rows as statement_run() does. */
+extern DestReceiver *statement_receiver(StatementResult *result);
 
 /* Analyze it, and no more; NULL: it is none that is planned. */
 extern Query *statement_analyze(const char *sql);

@@ -49,9 +49,16 @@ stream_steps(const StreamStatements *st)
 	steps = add_step(steps, "merge_state",
 					 "a micro-batch: into state only, when the target fails",
 					 st->merge_state);
-	steps = add_step(steps, "emit_touched",
-					 "the batch's groups, from state into the target",
-					 st->emit_touched);
+	steps = add_step(steps, "merge_groups",
+					 "the same, and which groups it touched",
+					 st->merge_groups);
+	steps = add_step(steps, "emit_one",
+					 "one of them, from state into the target", st->emit_one);
+	steps = add_step(steps, "placed_rows",
+					 "the rows to write, when the target fails",
+					 st->placed_rows);
+	steps = add_step(steps, "one_row", "one of them into the target",
+					 st->one_row);
 	steps = add_step(steps, "probe", "looks for rows that fail; writes nothing",
 					 st->probe);
 	steps = add_step(steps, "late", "rows late for a window", st->late);
@@ -62,8 +69,12 @@ stream_steps(const StreamStatements *st)
 	steps = add_step(steps, "close_again",
 					 "the same, writing the target again after a failure",
 					 st->close_again);
-	steps = add_step(steps, "close_discard",
-					 "a group that cannot be finalized", st->close_discard);
+	steps = add_step(steps, "closing",
+					 "groups that the watermark has passed", st->closing);
+	steps = add_step(steps, "close_one", "one of them, when closing fails",
+					 st->close_one);
+	steps = add_step(steps, "discard_one", "a group that cannot be finalized",
+					 st->discard_one);
 	steps = add_step(steps, "open_windows", "what is open, for statistics",
 					 st->open_windows);
 	steps = add_step(steps, "oldest", "the window that closes next",

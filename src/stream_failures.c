@@ -22,7 +22,7 @@
 #include "stream_batch.h"
 
 static int64
-rows_of_kind(const BatchFailures * failures, int sqlerrcode)
+rows_of_kind(const BatchFailures *failures, int sqlerrcode)
 {
 	for (int i = 0; i < failures->nkinds; i++)
 		if (failures->kinds[i].sqlerrcode == sqlerrcode)

@@ -97,7 +97,7 @@ move_floor(StreamWorker *w, StreamBatch *batch, TimestampTz floor)
 	else
 	{
 		args.watermark = Min(old, floor);
-		args.hash_lo = Max(old, floor);
+		args.number = Max(old, floor);
 		step_run(w, batch, STEP_CLEAR_INCOMPLETE, &args);
 	}
 	batch->new_floor = floor;

@@ -114,6 +114,7 @@ typedef enum RowStageColumns
 	ROW_STAGE_GROUPS,			/* keys, arguments, filters */
 	ROW_STAGE_LATE,				/* keys, both window columns, Kafka's */
 	ROW_STAGE_ROWS,				/* the query's outputs */
+	ROW_STAGE_PLACED_ROWS,		/* the same, tid, partition, Kafka timestamp */
 	ROW_STAGE_KEYED_ROWS		/* the same, and Kafka's position */
 } RowStageColumns;
 

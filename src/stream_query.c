@@ -279,6 +279,11 @@ stream_row_stage(const StreamPlan *plan, RowStageColumns columns)
 			break;
 		case ROW_STAGE_ROWS:
 			break;
+		case ROW_STAGE_PLACED_ROWS:
+			add_source_column(query, plan, SEGMENT_TID, "r_tid");
+			add_source_column(query, plan, "kafka_partition", "r_partition");
+			add_source_column(query, plan, "kafka_timestamp", "r_timestamp");
+			break;
 		case ROW_STAGE_KEYED_ROWS:
 			add_source_column(query, plan, "kafka_partition", "r_partition");
 			add_source_column(query, plan, "kafka_offset", "r_offset");

@@ -43,8 +43,14 @@ step_sql(const StreamStatements *s, StepKind step)
 			return s->apply_without;
 		case STEP_MERGE_STATE:
 			return s->merge_state;
-		case STEP_EMIT_TOUCHED:
-			return s->emit_touched;
+		case STEP_PLACED_ROWS:
+			return s->placed_rows;
+		case STEP_ONE_ROW:
+			return s->one_row;
+		case STEP_MERGE_GROUPS:
+			return s->merge_groups;
+		case STEP_EMIT_ONE:
+			return s->emit_one;
 		case STEP_COUNT:
 			return s->count;
 		case STEP_PROBE:
@@ -57,8 +63,12 @@ step_sql(const StreamStatements *s, StepKind step)
 			return s->close;
 		case STEP_CLOSE_AGAIN:
 			return s->close_again;
-		case STEP_CLOSE_DISCARD:
-			return s->close_discard;
+		case STEP_CLOSING:
+			return s->closing;
+		case STEP_CLOSE_ONE:
+			return s->close_one;
+		case STEP_DISCARD_ONE:
+			return s->discard_one;
 		case STEP_OLDEST:
 			return s->oldest;
 		case STEP_NEWEST:
@@ -136,8 +146,6 @@ step_args_init(StepArgs *args, const StreamWorker *w,
 	memset(args, 0, sizeof(*args));
 	ItemPointerSet(&args->from, batch->block_from, 0);
 	ItemPointerSet(&args->to, batch->block_to, 0);
-	args->hash_lo = PG_INT64_MIN;
-	args->hash_hi = PG_INT64_MAX;
 	args->watermark = zone_lower(w->plan->event_zone, w->watermark);
 }
 
@@ -166,20 +174,25 @@ tids_array(const ItemPointerData *tids, int n)
 										   TYPALIGN_SHORT));
 }
 
-/*
- * Run a step.  It runs as the stream's owner; on an ERROR the
- * (sub)transaction's abort puts the user back.
- */
-void
-step_run(StreamWorker *w, StreamBatch *batch, StepKind step,
-		 const StepArgs *args)
+static StatementResult *
+result_of(const StreamWorker *w)
 {
-	SegmentPlans *plans = segment_plans(w, batch);
-	Datum		values[STREAM_NPARAMS];
-
 	if (result.cxt == NULL)
 		result.cxt = AllocSetContextCreate(w->cxt, "weir result",
 										   ALLOCSET_DEFAULT_SIZES);
+	return &result;
+}
+
+static const char *
+step_text_of(StreamWorker *w, const StreamBatch *batch, StepKind step)
+{
+	return step_sql(segment_plans(w, batch)->statements, step);
+}
+
+static void
+step_values(const StreamWorker *w, const StreamBatch *batch,
+			const StepArgs *args, Datum *values)
+{
 	values[0] = PointerGetDatum(unconstify(ItemPointerData *,
 										   &args->from));
 	values[1] = PointerGetDatum(unconstify(ItemPointerData *,
@@ -188,10 +201,82 @@ step_run(StreamWorker *w, StreamBatch *batch, StepKind step,
 	values[3] = offsets_array(batch->high, w->npartitions);
 	values[4] = TimestampTzGetDatum(args->watermark);
 	values[5] = tids_array(args->without, args->nwithout);
-	values[6] = Int64GetDatum(args->hash_lo);
-	values[7] = Int64GetDatum(args->hash_hi);
-	statement_run(&result, w->def, w->plan, step_sql(plans->statements, step),
+	values[6] = Int64GetDatum(args->number);
+	values[7] = Int64GetDatum(0);
+}
+
+/*
+ * Run a step.  It runs as the stream's owner; on an ERROR the
+ * (sub)transaction's abort puts the user back.
+ */
+void
+step_run(StreamWorker *w, StreamBatch *batch, StepKind step,
+		 const StepArgs *args)
+{
+	Datum		values[STREAM_NPARAMS];
+
+	step_values(w, batch, args, values);
+	statement_run(result_of(w), w->def, w->plan, step_text_of(w, batch, step),
 				  values, NULL, batch->snapshot, batch->viewid);
+}
+
+/* The same, with the result somewhere else. */
+void
+step_run_into(StreamWorker *w, StreamBatch *batch, StepKind step,
+			  const StepArgs *args, DestReceiver *dest)
+{
+	Datum		values[STREAM_NPARAMS];
+
+	step_values(w, batch, args, values);
+	statement_run_into(dest, w->def, w->plan, step_text_of(w, batch, step),
+					   values, NULL, batch->snapshot, batch->viewid);
+}
+
+/*
+ * A step that is run many times in a batch, planned once: call it outside of
+ * any subtransaction, so that the locks are held.  types as statement_plan().
+ */
+StatementPlan *
+step_plan(StreamWorker *w, StreamBatch *batch, StepKind step,
+		  const Oid *types, int ntypes)
+{
+	MemoryContext old = MemoryContextSwitchTo(w->batch_cxt);
+	StatementPlan *plan;
+	UserContext user;
+
+	catalog_enter_user(&user, w->def->owner, &w->def->settings);
+	plan = statement_plan(w->def, w->plan, step_text_of(w, batch, step),
+						  types, ntypes, batch->viewid);
+	catalog_leave_user(&user);
+	MemoryContextSwitchTo(old);
+	return plan;
+}
+
+/* Run a step that is planned and has the parameters of all steps. */
+void
+step_run_planned(StreamWorker *w, StreamBatch *batch, StatementPlan *plan,
+				 const StepArgs *args, DestReceiver *dest)
+{
+	Datum		values[STREAM_NPARAMS];
+	UserContext user;
+
+	step_values(w, batch, args, values);
+	catalog_enter_user(&user, w->def->owner, &w->def->settings);
+	statement_execute(plan, dest, values, NULL, batch->snapshot);
+	catalog_leave_user(&user);
+}
+
+/* Run a step that is planned, with parameters of its own. */
+void
+step_run_one(StreamWorker *w, StreamBatch *batch, StatementPlan *plan,
+			 const Datum *values, const bool *nulls)
+{
+	UserContext user;
+
+	catalog_enter_user(&user, w->def->owner, &w->def->settings);
+	statement_execute(plan, statement_receiver(result_of(w)), values, nulls,
+					  batch->snapshot);
+	catalog_leave_user(&user);
 }
 
 uint64

@@ -177,13 +177,29 @@ search_leave_out(Search *search)
 	qsort(batch->culprits, n, sizeof(ItemPointerData), compare_tids);
 }
 
+typedef struct GuardedProbe
+{
+	Search	   *search;
+	const StepArgs *args;
+} GuardedProbe;
+
+static void
+run_probe(void *arg)
+{
+	GuardedProbe *g = arg;
+
+	step_run_planned(g->search->w, g->search->batch, g->search->probe,
+					 g->args, None_Receiver);
+}
+
 static ErrorData *
 try_probe(Search *search, int64 from, int64 to)
 {
 	StepArgs	args;
+	GuardedProbe g = {search, &args};
 
 	search_args(search, &args, from, to);
-	return search_try_step(search, STEP_PROBE, &args, true);
+	return search_try(search, run_probe, &g, true);
 }
 
 /* Is the row at number a culprit, taken by itself? */
@@ -234,6 +250,8 @@ search_row_stage(Search *search, int64 from, int64 to)
 	int64		start = from;
 	bool		suspected = false;
 
+	/* For ever smaller ranges, so planned only once, for whatever range. */
+	search->probe = step_plan(search->w, search->batch, STEP_PROBE, NULL, 0);
 	while (start < to && try_probe(search, start, to) != NULL)
 	{
 		ItemPointerData seen;

@@ -49,9 +49,10 @@ add_called(List *objects, const StreamPlan *plan,
 												qualified_name(state),
 												qualified_name(target));
 	const char *const texts[] = {
-		st->apply, st->apply_without, st->merge_state, st->emit_touched,
+		st->apply, st->apply_without, st->merge_state, st->merge_groups,
+		st->placed_rows,
 		st->count, st->probe, st->late, st->culprits, st->close,
-		st->close_again, st->close_discard, st->open_windows, st->oldest,
+		st->close_again, st->closing, st->open_windows, st->oldest,
 		st->newest,
 		st->clear_state, st->clear_target, st->first_events,
 		st->clear_incomplete

@@ -41,14 +41,34 @@ SELECT results_eq('SELECT count(*) FROM late l JOIN rides r USING (kafka_partiti
 	WHERE l.staged_row ->> ''ride_id'' = r.ride_id::text AND NOT l.staged_row ? ''kafka_offset''',
 	'SELECT count(*) FROM late', 'with what was staged');
 
--- Merge and emission apart, the emission in parts.
+-- Merge and emission apart.
 SELECT compile(:hop);
 SELECT run('merge_state');
 SELECT is_empty('TABLE target', 'merge_state writes no target');
-SELECT run('emit_touched', hi => -1);
-SELECT isnt_empty(format('SELECT differences(%L)', :hop), 'half of the groups');
-SELECT run('emit_touched', lo => 0);
-SELECT is_empty(format('SELECT differences(%L)', :hop), 'and the other half');
+SELECT compile(:hop);
+SELECT execution('merge_groups') AS groups_query \gset
+CREATE TEMP TABLE touched (place tid, rows bigint, late bigint);
+CREATE FUNCTION touch() RETURNS SETOF touched LANGUAGE plpgsql AS $$
+BEGIN
+	RETURN QUERY EXECUTE execution('merge_groups');
+END $$;
+INSERT INTO touched SELECT * FROM touch();
+SELECT bag_eq('SELECT s.window_end, s.window_start, s.k1 FROM state s JOIN touched t ON t.place = s.ctid', $$
+	SELECT DISTINCT w.window_end, w.window_start, zone_id
+	FROM rides, weir.hop(pickup_at, '1 hour', '25 minutes') w WHERE fare > 0 $$,
+	'touched are the groups of the batch');
+CREATE FUNCTION one(step text, places text) RETURNS SETOF record LANGUAGE plpgsql AS $$
+DECLARE
+	place tid;
+BEGIN
+	FOR place IN EXECUTE places LOOP
+		RETURN QUERY EXECUTE statement_of(step) USING place;
+	END LOOP;
+END $$;
+SELECT results_eq(
+	$$ SELECT sum(written) FROM one('emit_one', 'SELECT place FROM touched') c (written bigint, deleted bigint) $$,
+	format('SELECT count(*)::numeric FROM (%s) q', :hop), 'each is written by itself');
+SELECT is_empty(format('SELECT differences(%L)', :hop), 'and they are right');
 
 -- Leaving rows out.
 SELECT compile(:hop);
@@ -92,7 +112,7 @@ UPDATE staged SET kafka_topic = (SELECT string_agg(md5(i::text), '') FROM genera
 	WHERE ride_id = 8;
 SELECT lives_ok(execution('apply'), 'the largest that is let through can be stored');
 
--- Closing, in parts of the hash, with what is left to see.
+-- Closing, with what is left to see.
 SELECT stage(0);
 SELECT compile(:hop);
 SELECT run('apply');
@@ -104,8 +124,7 @@ SELECT results_eq('TABLE open_windows', $$
 		FROM rides, weir.hop(pickup_at, '1 hour', '25 minutes') w WHERE fare > 0
 		GROUP BY 1, 2) g $$, 'open windows and groups');
 CREATE TEMP TABLE closed AS SELECT 0::bigint AS groups, 0::bigint AS written;
-INSERT INTO closed SELECT rows, groups FROM run('close', '2024-05-01 03:00Z', hi => 99);
-INSERT INTO closed SELECT rows, groups FROM run('close', '2024-05-01 03:00Z', lo => 100);
+INSERT INTO closed SELECT rows, groups FROM run('close', '2024-05-01 03:00Z');
 SELECT results_eq('SELECT min(window_end) > ''2024-05-01 03:00Z'' FROM state', 'SELECT true',
 	'what the watermark has passed is closed');
 SELECT results_eq('SELECT sum(written) FROM closed', 'SELECT 0::numeric',
@@ -117,15 +136,22 @@ SELECT is_empty('SELECT * FROM target WHERE n = 0 AND window_end > ''2024-05-01 
 	'close_again makes target rows right');
 SELECT compile(:hop, 'on_close');
 SELECT run('apply');
-SELECT execution('close_discard', 'infinity') AS discard_query \gset
-SELECT count(*) AS groups FROM state \gset
-CREATE TEMP TABLE discarded (window_start timestamptz, window_end timestamptz, group_key jsonb);
-CREATE FUNCTION discard() RETURNS SETOF discarded LANGUAGE plpgsql AS $$
+CREATE TEMP TABLE closing (place tid, window_end timestamptz, window_start timestamptz);
+CREATE FUNCTION to_close() RETURNS SETOF closing LANGUAGE plpgsql AS $$
 BEGIN
-	RETURN QUERY EXECUTE execution('close_discard', 'infinity');
+	RETURN QUERY EXECUTE execution('closing', 'infinity');
 END $$;
-SELECT results_eq('SELECT count(*), bool_and(group_key ? ''zone_id'') FROM discard()',
-	format('SELECT %s::bigint, true', :groups), 'close_discard tells which groups it was');
+INSERT INTO closing SELECT * FROM to_close();
+SELECT bag_eq('TABLE closing', 'SELECT ctid AS place, window_end, window_start FROM state', 'closing are all groups, in the end');
+SELECT results_eq(
+	$$ SELECT sum(written) FROM one('close_one', 'SELECT ctid FROM state WHERE k1 < 5') c (written bigint, deleted bigint) $$,
+	format('SELECT count(*)::numeric FROM (%s) q WHERE zone_id < 5', :hop), 'each is closed by itself');
+SELECT count(*) AS left_over FROM state \gset
+SELECT results_eq(
+	$$ SELECT count(*), bool_and(group_key ? 'zone_id') FROM one('discard_one', 'SELECT ctid FROM state')
+		c (window_start timestamptz, window_end timestamptz, group_key jsonb) $$,
+	format('SELECT %s::bigint, true', :left_over),
+	'discard_one tells which group it was');
 SELECT is_empty('TABLE state', 'and they are gone');
 
 -- Seek: windows that began before are neither emitted nor late.
