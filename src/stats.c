@@ -100,7 +100,14 @@ put_name(StatRow *row, const char *value)
 		DirectFunctionCall1(namein, CStringGetDatum(value)), isnull);
 }
 
-/* NULL for a time that is not set. */
+/* An event time; NULL for one that is not known. */
+static void
+put_event_time(StatRow *row, TimestampTz value)
+{
+	put(row, TimestampTzGetDatum(value), TIMESTAMP_NOT_FINITE(value));
+}
+
+/* NULL for a time of the clock's that is not set. */
 static void
 put_time(StatRow *row, TimestampTz value)
 {
@@ -198,7 +205,7 @@ put_partition(StatRow *row, const Stats *stats, const SourceDef *source,
 	put_known(row, applied < 0 || part->end < 0 ||
 			  (part->end_stale && part->end <= applied) ? STATS_UNKNOWN :
 			  Max(0, part->end - applied));
-	put_time(row, part->max_event_time);
+	put_event_time(row, part->max_event_time);
 	put(row, BoolGetDatum(idle), !counted);
 	put_counter(row, counted, part->rows_in);
 	put_counter(row, counted, part->bytes_in);
@@ -315,7 +322,7 @@ put_stream(StatRow *row, const Stats *stats, const StreamStats *stream)
 	stats_lag(stats, stream, &lag, &lag_time);
 	put_known(row, lag);
 	put_interval_us(row, lag_time);
-	put_time(row, stream->watermark);
+	put_event_time(row, stream->watermark);
 	put(row, Int32GetDatum(s->watermark_held_by),
 		s->pid == 0 || s->watermark_held_by < 0);
 	put_counter(row, counted, s->rows_in);

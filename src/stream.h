@@ -99,9 +99,11 @@ typedef struct StreamOptions
 
 	/*
 	 * After a seek: windows that start earlier saw only part of their rows
-	 * and are left out, neither emitted nor late.  0: none.
+	 * and are left out, neither emitted nor late.  Without has_windows_from:
+	 * none.
 	 */
-	int64		windows_from;	/* a TimestampTz */
+	bool		has_windows_from;
+	TimestampTz windows_from;
 } StreamOptions;
 
 /* Texts; NULL where the kind has no such step. */

@@ -754,7 +754,7 @@ stream_compile(const StreamPlan *plan, const StreamOptions *options,
 	context.target = target;
 	context.emit_on_close = options->emit_on_close;
 	context.limit = lateness_limit(options->allowed_lateness);
-	if (options->windows_from != 0)
+	if (options->has_windows_from)
 		context.windows_from = timestamp_literal(options->windows_from);
 
 	st->count = psprintf("SELECT count(*) FROM %s AS v\n"

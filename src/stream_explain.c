@@ -152,7 +152,8 @@ weir_compile_query(PG_FUNCTION_ARGS)
 	options.allowed_lateness = lateness->day * USECS_PER_DAY + lateness->time;
 	if (!PG_ARGISNULL(8))
 		options.key = text_array_list(PG_GETARG_ARRAYTYPE_P(8));
-	if (!PG_ARGISNULL(9))
+	options.has_windows_from = !PG_ARGISNULL(9);
+	if (options.has_windows_from)
 		options.windows_from = PG_GETARG_TIMESTAMPTZ(9);
 
 	InitMaterializedSRF(fcinfo, 0);

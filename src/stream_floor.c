@@ -46,11 +46,13 @@
 static void
 use_floor(StreamWorker *w, TimestampTz floor)
 {
-	int64		from = TIMESTAMP_IS_NOBEGIN(floor) ? 0 : floor;
+	bool		has_floor = !TIMESTAMP_IS_NOBEGIN(floor);
 
-	if (w->options.windows_from == from)
+	if (w->options.has_windows_from == has_floor &&
+		(!has_floor || w->options.windows_from == floor))
 		return;
-	w->options.windows_from = from;
+	w->options.has_windows_from = has_floor;
+	w->options.windows_from = floor;
 	step_forget(w);
 }
 
