@@ -228,6 +228,12 @@ typedef struct StreamStatements
 	char	   *first_events;
 
 	/*
+	 * The greatest event time of each partition in the batch that is not
+	 * after $5: (kafka_partition int, event time timestamptz).
+	 */
+	char	   *latest_events;
+
+	/*
 	 * Windows turned out to be incomplete that start before $7 (microseconds
 	 * since 2000): clear their state, and their target rows from $5 on.
 	 */

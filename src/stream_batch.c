@@ -138,7 +138,7 @@ take_mark(const StreamWorker *w, StreamBatch *batch, int place, int64 offsets)
 		batch->newest[p] = Max(batch->newest[p], parts[p].mark_newest[place]);
 		if (end < parts[p].mark_next[place])
 		{
-			/* The rest of the mark, read later, will tell these. */
+			/* Only the rows can tell these; see find_latest_events(). */
 			batch->last[p] = DT_NOBEGIN;
 			batch->staged[p] = -1;
 			continue;
@@ -336,6 +336,40 @@ count_rows(StreamWorker *w, StreamBatch *batch)
 	}
 	batch->nrows = rows;
 	batch->has_rows |= rows > 0;
+}
+
+/*
+ * How far event times have come in a mark that is read in part, only its rows
+ * can tell.  Those past max_future_skew are left out, as when it is read as a
+ * whole.
+ */
+static void
+find_latest_events(StreamWorker *w, StreamBatch *batch)
+{
+	bool	   *partial = palloc0(sizeof(bool) * w->npartitions);
+	bool		any = false;
+	StepArgs	args;
+	bool		isnull;
+
+	for (int p = 0; p < w->npartitions; p++)
+	{
+		partial[p] = batch->staged[p] < 0 && batch->high[p] > w->applied[p];
+		any |= partial[p];
+	}
+	if (!any || !step_exists(w, batch, STEP_LATEST_EVENTS))
+		return;
+	step_args_init(&args, w, batch);
+	args.watermark = w->source->max_future_skew == WEIR_NO_DURATION ?
+		DT_NOEND : GetCurrentTimestamp() + w->source->max_future_skew;
+	step_run(w, batch, STEP_LATEST_EVENTS, &args);
+	for (uint64 i = 0; i < step_rows(); i++)
+	{
+		int32		p = DatumGetInt32(step_datum(i, 1, &isnull));
+		TimestampTz event = DatumGetTimestampTz(step_datum(i, 2, &isnull));
+
+		if (!isnull && p < w->npartitions && partial[p])
+			batch->max_event[p] = Max(batch->max_event[p], event);
+	}
 }
 
 static void
@@ -584,7 +618,10 @@ run_steps(StreamWorker *w, StreamBatch *batch, bool careful)
 	PushActiveSnapshot(batch->snapshot);
 	floor_begin(w);
 	if (batch->rows)
+	{
 		count_rows(w, batch);
+		find_latest_events(w, batch);
+	}
 	floor_find(w, batch);
 	if (batch->rows)
 	{

@@ -666,19 +666,39 @@ compile_clear_incomplete(const CompileContext *c)
 					target_window_start(c), target_window_start(c), floor);
 }
 
+/* The event time of a staged row v. */
 static char *
-compile_first_events(const CompileContext *c)
+event_of_row(const CompileContext *c)
 {
 	const StreamParts *parts = stream_parts(c->plan);
 	const char *name = quote_identifier(list_nth(parts->source_columns,
 												 parts->event_time - 1));
-	char	   *event;
 
 	if (getBaseType(get_atttype(c->plan->source_relid,
 								parts->event_time)) == TIMESTAMPTZOID)
-		event = psprintf("v.%s", name);
-	else
-		event = psprintf("v.%s::timestamp AT TIME ZONE 'UTC'", name);
+		return psprintf("v.%s", name);
+	return psprintf("v.%s::timestamp AT TIME ZONE 'UTC'", name);
+}
+
+static char *
+compile_latest_events(const CompileContext *c)
+{
+	const char *event = event_of_row(c);
+
+	return psprintf("SELECT v.kafka_partition, max(%s) AS latest_event\n"
+					"FROM %s AS v\n"
+					"WHERE v." SEGMENT_TID " >= $1 AND v." SEGMENT_TID " < $2\n"
+					"\tAND weir_internal.in_batch(v.kafka_partition, v.kafka_offset, $3, $4)\n"
+					"\tAND %s <= $5\n"
+					"GROUP BY v.kafka_partition", event, c->segment_view,
+					event);
+}
+
+static char *
+compile_first_events(const CompileContext *c)
+{
+	const char *event = event_of_row(c);
+
 	return psprintf("SELECT v.kafka_partition, min(%s) AS first_event,\n"
 					"\tbool_or(coalesce(%s > v.kafka_timestamp, true)) AS ahead\n"
 					"FROM %s AS v\n"
@@ -692,6 +712,7 @@ static void
 compile_windows(const CompileContext *c, StreamStatements *st)
 {
 	st->first_events = compile_first_events(c);
+	st->latest_events = compile_latest_events(c);
 	st->clear_incomplete = compile_clear_incomplete(c);
 	st->late = compile_late(c);
 	st->close = compile_close(c, c->emit_on_close, false);

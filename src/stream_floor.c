@@ -119,20 +119,11 @@ floor_of_event(const StreamWorker *w, TimestampTz event, bool ahead)
 	return zone_upper(w->plan->event_zone, floor);
 }
 
-/* Would a row with this event time not move the watermark? */
-static bool
-past_future_skew(const StreamWorker *w, TimestampTz event)
-{
-	return w->source->max_future_skew != WEIR_NO_DURATION &&
-		event > GetCurrentTimestamp() + w->source->max_future_skew;
-}
-
 /*
  * The first event times of the partitions in this batch, DT_NOBEGIN where it
  * has none.  Rows past max_future_skew are not the first ones.  Where the
  * filter let no others pass, the greatest event time is an upper bound as
- * well.  Of a mark that is read in part no greatest event time is known yet:
- * the first one is in its place, so that the partition is known from now on.
+ * well.
  */
 static void
 first_events(StreamWorker *w, StreamBatch *batch, TimestampTz *first,
@@ -155,12 +146,7 @@ first_events(StreamWorker *w, StreamBatch *batch, TimestampTz *first,
 		int32		p = DatumGetInt32(step_datum(i, 1, &isnull));
 		TimestampTz event = DatumGetTimestampTz(step_datum(i, 2, &isnull));
 
-		if (isnull || p >= w->npartitions)
-			continue;
-		if (TIMESTAMP_IS_NOBEGIN(batch->max_event[p]) &&
-			batch->staged[p] < 0 && !past_future_skew(w, event))
-			batch->max_event[p] = event;
-		if (event > batch->max_event[p])
+		if (isnull || p >= w->npartitions || event > batch->max_event[p])
 			continue;
 		first[p] = event;
 		ahead[p] = DatumGetBool(step_datum(i, 3, &isnull));

@@ -77,6 +77,8 @@ step_sql(const StreamStatements *s, StepKind step)
 			return s->clear_target;
 		case STEP_FIRST_EVENTS:
 			return s->first_events;
+		case STEP_LATEST_EVENTS:
+			return s->latest_events;
 		case STEP_CLEAR_INCOMPLETE:
 			return s->clear_incomplete;
 		case STREAM_NSTEPS:

@@ -55,6 +55,7 @@ add_called(List *objects, const StreamPlan *plan,
 		st->close_again, st->closing, st->open_windows, st->oldest,
 		st->newest,
 		st->clear_state, st->clear_target, st->first_events,
+		st->latest_events,
 		st->clear_incomplete
 	};
 

@@ -140,6 +140,28 @@ is( sql("SELECT string_agg(extract(epoch FROM window_start - '2024-01-01Z')::big
 	'2100=1 2160=2 2220=1 ' . sql("SELECT extract(epoch FROM '2096-07-01Z'::timestamptz - '2024-01-01Z')::bigint || '=2'"),
 	'a window begun before the seek stays, later ones have all their rows');
 
+# An advance in the midst of what is staged at once: what came before the call
+# is closed, though only its rows say how far event times had come.
+sql("SELECT weir.pause('$_')") for @streams;
+$broker->produce('f', [ map { $id++; qq({"id":$id,"at":"$_"}) }
+	  ('2024-01-02T00:00:10Z', '2095-01-01T00:00:00Z', '2024-01-02T00:01:10Z', '2024-01-02T00:00:50Z') ]);
+sql("SELECT weir.advance_watermark('f')");
+WeirTest::sql_becomes($node,
+	'SELECT count(*) FROM weir_internal.advance a JOIN weir_internal.stream USING (stream_id) WHERE paused AND end_offsets IS NULL', '0');
+$broker->produce('f', [ map { $id++; qq({"id":$id,"at":"$_"}) }
+	  ('2024-01-02T00:05:10Z', '2024-01-02T00:02:30Z', '2024-01-02T00:01:30Z') ]);
+WeirTest::wait_for($node, 'stored');
+sql("CREATE TABLE lates AS SELECT * FROM weir.dead_letter");
+$node->restart;
+sql("SELECT weir.resume('$_')") for @streams;
+WeirTest::wait_for($node, @streams);
+is( sql("SELECT extract(epoch FROM weir.watermark('$_') - '2024-01-02Z')::int"), 310,
+	"$_: the watermark is that of the later rows") for @streams;
+is( sql("SELECT string_agg(staged_row ->> 'id', ' ') FROM (SELECT * FROM weir.dead_letter EXCEPT TABLE lates) d WHERE stream = '$_'"),
+	/hops/ ? join(" ", $id - 1, $id) : $id, "$_: what the advance has closed is late") for grep { /on_change/ } @streams;
+like(sql("SELECT string_agg(extract(epoch FROM window_start - '2024-01-02Z')::int || '=' || n, ' ' ORDER BY window_start) FROM minutes_on_close WHERE window_start >= '2024-01-02Z'"),
+	qr/^0=2 60=1 120=1$/, 'and not written again');
+
 # A window of now that a row past the skew is in, too, is not made of that
 # row alone.
 WeirTest::create_stream($node, 'years', <<'SQL');

@@ -215,13 +215,13 @@ WeirTest::create_stream($node, 'many_stored', 'SELECT s.v, s.at FROM many s');
 $broker->produce('many',
 	[ map { sprintf qq(%d\t{"v":%d,"at":%d}), $_ % 2, $_, 1704067200 + $_ % 50 } 1 .. 2000 ],
 	partition_field => 1);
-sql("CREATE TABLE most (stream_id int PRIMARY KEY, n bigint, batches int)");
+sql("CREATE TABLE most (stream_id int PRIMARY KEY, n bigint, batches int, moves int)");
 sql(<<'SQL');
 CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
-	INSERT INTO public.most SELECT NEW.stream_id, n, 1 FROM (SELECT sum(a - b) AS n
+	INSERT INTO public.most SELECT NEW.stream_id, n, 1, (NEW.watermark IS DISTINCT FROM OLD.watermark)::int FROM (SELECT sum(a - b) AS n
 		FROM ROWS FROM (unnest(NEW.applied_offsets), unnest(OLD.applied_offsets)) u (a, b)) s WHERE n > 0
-	ON CONFLICT (stream_id) DO UPDATE SET n = greatest(most.n, excluded.n), batches = most.batches + 1;
+	ON CONFLICT (stream_id) DO UPDATE SET n = greatest(most.n, excluded.n), batches = most.batches + 1, moves = most.moves + excluded.moves;
 	RETURN NULL;
 END $$;
 CREATE TRIGGER note AFTER UPDATE ON weir_internal.stream_state FOR EACH ROW
@@ -235,6 +235,8 @@ for my $name (sort keys %many)
 }
 my %most = map { split /\|/ } split /\n/, sql('SELECT stream, n FROM most JOIN weir_internal.stream s USING (stream_id) CROSS JOIN LATERAL (SELECT s.name::text AS stream) x');
 cmp_ok($most{hops}, '<=', 30, 'windows and groups: a batch has 30 rows of 100 windows at most');
+cmp_ok(sql("SELECT moves FROM most JOIN weir_internal.stream USING (stream_id) WHERE name = 'hops'"), '>=', 2,
+	'the watermark moves while a mark is read in parts');
 cmp_ok($most{hop_rows}, '<=', 30, 'so it is with rows');
 cmp_ok($most{same}, '>', 100, 'where windows are shared, more');
 cmp_ok(sql("SELECT batches FROM most JOIN weir_internal.stream USING (stream_id) WHERE name = 'series'"), '>=', 10,
