@@ -314,7 +314,11 @@ CREATE VIEW weir.dead_letter WITH (security_invoker = true) AS
 CREATE RULE dead_letter_delete AS ON DELETE TO weir.dead_letter DO INSTEAD
 	DELETE FROM weir_internal.dead_letter d
 	WHERE d.dead_letter_id OPERATOR(pg_catalog.=) OLD.dead_letter_id
-	RETURNING d.*;
+	RETURNING d.dead_letter_id, d.source, d.stream, d.kafka_topic,
+		d.topic_incarnation, d.kafka_partition, d.kafka_offset,
+		d.kafka_timestamp, d.kafka_key, d.payload, d.staged_row, d.reason,
+		d.sqlstate, d.message, d.window_start, d.window_end,
+		d.partly_applied, d.recorded_at, d.source_id, d.stream_id, d.owner;
 COMMENT ON RULE dead_letter_delete ON weir.dead_letter IS
 'deletes the dead letters that the caller sees';
 
@@ -379,7 +383,7 @@ BEGIN
 	IF TG_OP = 'TRUNCATE' THEN
 		DELETE FROM weir_internal.dead_letter_count;
 	ELSE
-		INSERT INTO weir_internal.dead_letter_count
+		INSERT INTO weir_internal.dead_letter_count (source_id, stream_id, letters)
 		SELECT source_id, coalesce(stream_id, 0), -count(*)
 		FROM gone GROUP BY 1, 2;
 	END IF;

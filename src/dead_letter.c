@@ -151,11 +151,11 @@ add_letters(int32 source_id, int32 stream_id, int64 written, bool fold)
 						"WHERE ctid = ANY (ARRAY(SELECT tid FROM taken)) "
 						"RETURNING letters) "
 						"INSERT INTO weir_internal.dead_letter_count "
-						"SELECT $1, $2, $3 + coalesce(sum(letters), 0) "
+						"(source_id, stream_id, letters) SELECT $1, $2, $3 + coalesce(sum(letters), 0) "
 						"FROM gone", 3, args);
 	else
 		catalog_execute("INSERT INTO weir_internal.dead_letter_count "
-						"VALUES ($1, $2, $3)", 3, args);
+						"(source_id, stream_id, letters) VALUES ($1, $2, $3)", 3, args);
 }
 
 static void

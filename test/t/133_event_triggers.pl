@@ -19,7 +19,7 @@ use Test::More;
 use WeirBroker;
 use WeirTest;
 
-my $broker = WeirBroker->embedded(topics => { e => 1, later => 1 });
+my $broker = WeirBroker->embedded(topics => { e => 1, later => 1, second => 1 });
 my $node = WeirTest::start_node('main');
 WeirTest::create_server($node, $broker);
 
@@ -142,6 +142,32 @@ SQL
 like(
 	WeirTest::sql_error($node, "SELECT weir.create_source('later', 'kafka', 'later', 'id int')"),
 	qr/^55000.*DETAIL.*event trigger/s, 'a source with foreign columns is refused, with the reason');
+
+# The extension itself, made where tables get columns.
+my $in = { dbname => 'second' };
+sql('CREATE DATABASE second');
+WeirTest::sql($node, <<'SQL', %$in);
+CREATE FUNCTION add_column() RETURNS event_trigger LANGUAGE plpgsql AS $$
+DECLARE
+	r record;
+BEGIN
+	FOR r IN SELECT * FROM pg_event_trigger_ddl_commands() WHERE object_type = 'table' LOOP
+		EXECUTE format('ALTER TABLE %s ADD COLUMN IF NOT EXISTS added timestamptz DEFAULT now()', r.objid::regclass);
+	END LOOP;
+END $$;
+CREATE EVENT TRIGGER add_column ON ddl_command_end WHEN TAG IN ('CREATE TABLE')
+	EXECUTE FUNCTION add_column();
+CREATE EXTENSION weir;
+SQL
+WeirTest::create_server($node, $broker, %$in);
+WeirTest::create_source($node, 'second', columns => 'id int', %$in);
+WeirTest::create_stream($node, 'second_rows', 'SELECT s.id FROM second s', %$in);
+$broker->produce('second', [ map { qq({"id":$_}) } 1 .. 10 ]);
+$broker->produce('second', ['bad']);
+WeirTest::sql($node, "SELECT weir.wait_for('second_rows')", %$in);
+is(WeirTest::sql($node, 'SELECT count(*), (SELECT count(*) FROM weir.dead_letter) FROM second_rows', %$in),
+	'10|1', 'an extension made under an event trigger works');
+is(WeirTest::sql($node, 'DELETE FROM weir.dead_letter RETURNING reason', %$in), 'decode', 'all of it');
 
 $node->stop;
 done_testing();
