@@ -184,6 +184,7 @@ sql(<<'SQL');
 SELECT weir.advance_watermark('old', '4714-11-25 00:00:00+00 BC');
 SELECT weir.advance_watermark('old', '294276-12-31 23:59:59+00', force => true);
 SQL
+WeirTest::wait_for($node, qw(on_change on_close));
 $broker->produce('old', ['{"id":5,"at":"2024-01-01 00:00:00+00"}']);
 WeirTest::wait_for($node, qw(on_change on_close));
 is_rows("SELECT stream, state, rows_late FROM weir.stat_stream WHERE stream LIKE 'on_c%' ORDER BY 1",
