@@ -14,9 +14,9 @@
  *
  * Explicit offsets must be there: those of a partition that the topic does
  * not have, past its end (the next record's offset is its end, and is good)
- * or deleted already are refused.  The stream fails, with the reason, or, if
- * it was the source's start_from, the source stops.  weir.resume() tries
- * again.
+ * or deleted already are refused.  The stream fails, with the reason; or, if
+ * it was the source's start_from and nothing has been read from there, the
+ * source stops.  weir.resume() tries again.
  *
  * Where a partition's leader does not answer, a new stream's position is
  * resolved when it is back (OFFSET_BY_START, OFFSET_BEGINNING); a seek waits
@@ -415,13 +415,14 @@ skipped_text(Ingest *ingest, const Stored *stored, const int64 *offsets)
 }
 
 /*
- * A position is refused: the stream fails if it is its own, or else the
- * source stops.
+ * A position is refused.  If it is the source's, and nothing has been read of
+ * it, the source stops; else the stream fails, and the others go on.
  */
 static void
 refuse(Ingest *ingest, const NewStream *stream, const Refusal *refusal)
 {
-	if (!stream->own_start)
+	if (stream->stream_id == 0 ||
+		(!stream->own_start && !position_was_read(ingest)))
 	{
 		ingest->trouble = KAFKA_OK;
 		ereport(ERROR,

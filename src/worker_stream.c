@@ -478,8 +478,13 @@ turn(StreamWorker *w, bool *careful, int *delay, TimestampTz *not_before)
 		return 0;
 	}
 	if (!batch.moved && !time_tells(w, &batch))
+	{
+		/* what an outage had put off has been done, or is not wanted */
+		if (error_class(w->shared->error.sqlerrcode) == ERROR_OF_OUTAGE)
+			worker_clear_error(&w->shared->error);
 		return w->def->on_idle_advance || w->on_private ?
 			TICK_MS : QUIET_TICK_MS;
+	}
 
 	if (!worker_batch_begin(w->shared))
 		return TICK_MS;

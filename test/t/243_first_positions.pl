@@ -163,6 +163,12 @@ sql("SELECT weir.seek('of_none', 'earliest'), weir.resume('none')");
 WeirTest::wait_for($node, 'of_none');
 is(ids('of_none', 0), '0..2:3', 'a seek starts elsewhere');
 
+# one whose offsets are not there any more for a new stream goes on
+WeirTest::create_stream($node, 'of_src_again', query('src'),
+	options => '{"start_from": "earliest"}');
+WeirTest::wait_for($node, 'of_src_again', 'of_src');
+is(ids('of_src_again', 0), '0..119:120', 'a stream with a start of its own');
+
 ##
 ## A partition without a leader
 ##
@@ -240,6 +246,36 @@ is(ids('first_offsets', 1), '5..9:5', 'from the offset it was to begin at');
 stream_is('first_wrong', qr/^failed 22023 offset 50 of fresh\[1\] is past its end/,
 	'one that turns out to be wrong is refused then');
 is(sql('SELECT count(*) FROM first_wrong WHERE p = 1'), '0', 'with nothing read there');
+
+##
+## A broker that is away
+##
+
+my $two = WeirBroker->embedded(topics => { shared => 4 }, brokers => 2);
+WeirTest::create_server($node, $two, name => 'two');
+for my $p (0 .. 3)
+{
+	$two->command("leader shared $p @{[ $p % 2 + 1 ]}");
+}
+$two->produce('shared',
+	[ map { ($_ % 4) . qq(\t{"id":$_}) } 0 .. 39 ], partition_field => 1);
+$two->command('down 2');
+WeirTest::create_source($node, 'shared', server => 'two', columns => $columns);
+WeirTest::create_stream($node, 'half', query('shared'));
+WeirTest::sql_becomes($node, 'SELECT count(*) FROM half', '20',
+	'what the other broker has is read');
+WeirTest::sql_becomes(
+	$node, <<'SQL', qr/^retrying\|08006\|cannot reach the leader of shared\[1\] of server "two": .*(?:Connection refused|Timed out|Disconnected|disconnected)/, 'the partition is named, with what happened');
+SELECT DISTINCT state, last_error_sqlstate, last_error FROM weir.stat_source
+WHERE source = 'shared' AND stream IS NULL
+SQL
+$two->command('up 2');
+WeirTest::wait_for($node, 'half');
+is(sql('SELECT count(*), count(DISTINCT id) FROM half'), '40|40',
+	'and the rest when it is back');
+WeirTest::sql_becomes($node, <<'SQL', 't', 'all is well');
+SELECT bool_and(state = 'running' AND last_error IS NULL) FROM weir.stat_source WHERE source = 'shared'
+SQL
 
 $node->stop;
 done_testing();
