@@ -30,6 +30,8 @@
  *							-infinity when there is none yet
  *	$6 tid[]				rows to leave out (culprits), may be empty
  *	$7 int8, $8 int8		of what needs a number
+ *	$9 timestamptz			no window is open that ends by it; -infinity when
+ *							that is not known
  *
  * The statements named "..._one" and "one_..." are for one row or group, and
  * have parameters of their own.
@@ -43,7 +45,7 @@
 #include "nodes/parsenodes.h"
 #include "stream_zone.h"
 
-#define STREAM_NPARAMS 8
+#define STREAM_NPARAMS 9
 
 typedef enum StreamKind
 {
@@ -172,8 +174,10 @@ typedef struct StreamStatements
 
 	/*
 	 * Close windows under watermark $5: deletes state, and writes the target
-	 * (on_close).  Result: (groups closed, target rows written, distinct
-	 * windows closed).
+	 * (on_close).  Result: (groups closed, 0 where they are not emitted,
+	 * target rows written, distinct windows closed).  $9 keeps it from
+	 * passing the index entries of all that was closed before, which stay
+	 * while somebody's snapshot sees them.
 	 */
 	char	   *close;
 
@@ -202,7 +206,8 @@ typedef struct StreamStatements
 	char	   *open_windows;
 
 	/*
-	 * min(window_end) of the state, by its index.
+	 * min(window_end) of the state, by its index, after windows were closed
+	 * under watermark $5.
 	 */
 	char	   *oldest;
 

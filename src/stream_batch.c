@@ -178,7 +178,7 @@ choose_marks(StreamWorker *w, StreamBatch *batch)
 			(batch->full || mark->seq != batch->seq ||
 			 batch->nrows + mark->rows > limit))
 		{
-			batch->full |= mark->seq == batch->seq;
+			batch->full = true;
 			w->shared->batch_end = mark->number;
 			break;
 		}
@@ -224,6 +224,7 @@ batch_choose(StreamWorker *w, StreamBatch *batch)
 		   sizeof(TimestampTz) * w->npartitions);
 	batch->has_rows = w->has_rows;
 	batch->new_watermark = w->watermark;
+	batch->closed_to = w->closed_to;
 	batch->new_floor = w->floor;
 	batch->new_floor_pending = w->floor_pending;
 	if (w->slot == NULL)
@@ -507,6 +508,7 @@ close_windows(StreamWorker *w, StreamBatch *batch, bool careful)
 		batch->written += step_int8(2);
 		batch->windows_closed += step_int8(3);
 	}
+	batch->closed_to = args.watermark - w->def->allowed_lateness;
 	step_run(w, batch, STEP_OLDEST, &args);
 	d = step_rows() > 0 ? step_datum(0, 1, &isnull) : (isnull = true, 0);
 	w->oldest_end = isnull ? DT_NOEND : DatumGetTimestampTz(d);
@@ -553,6 +555,7 @@ publish(StreamWorker *w, StreamBatch *batch, TimestampTz started)
 	}
 	set_row_limit(w, batch);
 	w->watermark = batch->new_watermark;
+	w->closed_to = batch->closed_to;
 	if (batch->advanced)
 	{
 		w->advance_id = 0;

@@ -117,6 +117,8 @@ typedef struct StreamWorker
 								 * weir.max_batch_rows come out of it; 0: not
 								 * known yet */
 	TimestampTz oldest_end;		/* no window open that ends before this */
+	TimestampTz closed_to;		/* nor one that ends by this; DT_NOBEGIN: none
+								 * has been closed since the start */
 	TimestampTz failed_until;	/* windows that end by then, or */
 	TimestampTz failed_from;	/* not before then, may have groups whose last
 								 * emission failed */
@@ -169,7 +171,8 @@ typedef struct StreamBatch
 								 * record at high - 1; DT_NOBEGIN: not known */
 	TimestampTz *newest;		/* per partition, greatest Kafka timestamp of
 								 * the batch, as in StreamWorker */
-	bool		full;			/* more was there than the limits allow */
+	bool		full;			/* more is staged: it ends by the limits, or
+								 * with its segment */
 	bool		moved;			/* some offset or event time changes */
 
 	/* filled in while it runs */
@@ -189,6 +192,7 @@ typedef struct StreamBatch
 	char	   *first_message;
 	int64		groups_failed;
 	int64		windows_closed;
+	TimestampTz closed_to;
 	TimestampTz new_watermark;
 	TimestampTz new_floor;
 	bool		new_floor_pending;
@@ -256,6 +260,7 @@ typedef struct StepArgs
 	int			nwithout;
 	int64		number;			/* $7 */
 	TimestampTz watermark;		/* as a time of the windows */
+	TimestampTz closed_to;		/* the same */
 } StepArgs;
 
 extern void step_args_init(StepArgs *args, const StreamWorker *w,

@@ -523,6 +523,13 @@ compile_late(const CompileContext *c)
 	return buf.data;
 }
 
+/* What is to be closed. */
+static char *
+close_condition(const CompileContext *c)
+{
+	return psprintf("s.window_end > $9 AND s.window_end <= %s", c->limit);
+}
+
 /*
  * Close windows: the state of their groups goes, and with emit the outputs
  * are written; with again the target rows of a stream that emits on change
@@ -532,23 +539,29 @@ static char *
 compile_close(const CompileContext *c, bool emit, bool again)
 {
 	StringInfoData buf;
+	char	   *condition = close_condition(c);
 
 	initStringInfo(&buf);
 	appendStringInfo(&buf,
 					 "WITH closed AS (\n"
 					 "\tDELETE FROM %s AS s\n"
-					 "\tWHERE s.window_end <= %s\n"
-					 "\tRETURNING s.*)", c->state, c->limit);
+					 "\tWHERE %s%s)", c->state, condition,
+					 emit ? "\n\tRETURNING s.*" : "");
 	if (emit)
 	{
 		add_final(&buf, c, "closed");
 		add_written(&buf, c, again, true);
 	}
+
+	/* without emission the groups are not gathered only to be counted */
 	appendStringInfo(&buf,
-					 "\nSELECT (SELECT count(*) FROM closed) AS groups,\n"
+					 "\nSELECT %s AS groups,\n"
 					 "\t%s AS written,\n"
-					 "\t(SELECT count(*) FROM (SELECT DISTINCT window_end, window_start FROM closed) w) AS windows",
-					 emit ? "(SELECT count(*) FROM written)" : "0::bigint");
+					 "\t(SELECT count(*) FROM (SELECT DISTINCT window_end, window_start FROM %s) w) AS windows",
+					 emit ? "(SELECT count(*) FROM closed)" : "0::bigint",
+					 emit ? "(SELECT count(*) FROM written)" : "0::bigint",
+					 emit ? "closed" :
+					 psprintf("%s AS s WHERE %s", c->state, condition));
 	return buf.data;
 }
 
@@ -558,9 +571,9 @@ compile_closing(const CompileContext *c)
 {
 	return psprintf("SELECT s.ctid AS place, s.window_end, s.window_start\n"
 					"FROM %s AS s\n"
-					"WHERE s.window_end <= %s\n"
+					"WHERE %s\n"
 					"ORDER BY s.window_end, s.window_start",
-					c->state, c->limit);
+					c->state, close_condition(c));
 }
 
 /* Close one of them, and write its target row, once more on change. */
@@ -727,7 +740,8 @@ compile_windows(const CompileContext *c, StreamStatements *st)
 				 "\tcount(*) AS windows, coalesce(sum(groups), 0)::bigint AS groups\n"
 				 "FROM (SELECT window_end, window_start, count(*) AS groups\n"
 				 "\tFROM %s GROUP BY window_end, window_start) w", c->state);
-	st->oldest = psprintf("SELECT min(window_end) FROM %s", c->state);
+	st->oldest = psprintf("SELECT min(window_end) FROM %s WHERE window_end > %s",
+						  c->state, c->limit);
 	st->newest =
 		psprintf("SELECT n.window_end AS newest,\n"
 				 "\t(SELECT min(s.window_end) FROM %s s\n"

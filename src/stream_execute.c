@@ -51,7 +51,7 @@ typedef struct ResultReceiver
 
 static const Oid parameter_types[STREAM_NPARAMS] = {
 	TIDOID, TIDOID, INT8ARRAYOID, INT8ARRAYOID, TIMESTAMPTZOID, TIDARRAYOID,
-	INT8OID, INT8OID
+	INT8OID, INT8OID, TIMESTAMPTZOID
 };
 
 static void

@@ -128,7 +128,7 @@ progress_read(StreamWorker *w)
 	for (int p = 0; p < w->npartitions; p++)
 		w->staged[p] = -1;
 	w->advance_stale = true;
-	w->oldest_end = DT_NOBEGIN;
+	w->oldest_end = w->closed_to = DT_NOBEGIN;
 	w->failed_until = w->failed_from = DT_NOEND;
 	MemoryContextSwitchTo(old);
 	return w->npartitions > 0;

@@ -4,7 +4,7 @@
  *	  One compiled statement of a batch: run it as the owner.
  *
  * Texts are compiled when first used and kept, one set a segment of the
- * ring, since they differ in the view they name.  They all take the eight
+ * ring, since they differ in the view they name.  They all take the
  * parameters of stream.h.  All statements of a batch see the batch's
  * snapshot (and what earlier statements of it wrote), and run with the
  * stream owner's rights and the settings captured at its creation, in a
@@ -148,6 +148,7 @@ step_args_init(StepArgs *args, const StreamWorker *w,
 	memset(args, 0, sizeof(*args));
 	ItemPointerSet(&args->from, batch->block_from, 0);
 	ItemPointerSet(&args->to, batch->block_to, 0);
+	args->closed_to = w->closed_to;
 	args->watermark = zone_lower(w->plan->event_zone, w->watermark);
 }
 
@@ -205,6 +206,7 @@ step_values(const StreamWorker *w, const StreamBatch *batch,
 	values[5] = tids_array(args->without, args->nwithout);
 	values[6] = Int64GetDatum(args->number);
 	values[7] = Int64GetDatum(0);
+	values[8] = TimestampTzGetDatum(args->closed_to);
 }
 
 /*

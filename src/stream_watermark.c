@@ -86,7 +86,8 @@ worth_a_batch(const StreamWorker *w, TimestampTz watermark)
 		return false;
 	return watermark - ON_IDLE_STEP_US >= w->watermark ||
 		(w->plan->kind == STREAM_WINDOW &&
-		 w->oldest_end <= watermark - w->def->allowed_lateness);
+		 w->oldest_end <= zone_lower(w->plan->event_zone, watermark) -
+		 w->def->allowed_lateness);
 }
 
 /*

@@ -18,7 +18,8 @@
  * the last one took, so that rows are gathered, and hot groups collapse
  * before they are merged, instead of costing a transaction a row; and a
  * stream takes a fifth of a processor at most until its batches are full.  A
- * full batch is followed by the next at once.
+ * batch that ends while more is waiting, with its segment or by its rows, is
+ * followed by the next at once, whatever its batch_interval.
  *
  *-------------------------------------------------------------------------
  */
@@ -373,15 +374,17 @@ time_tells(StreamWorker *w, const StreamBatch *batch)
 					   watermark_compute(w, batch, &held_by) > w->watermark);
 }
 
-/* When may the next batch begin? */
+/* When may the next batch begin?  At once, while more is waiting. */
 static TimestampTz
 pace(const StreamWorker *w, const StreamBatch *batch, TimestampTz started)
 {
 	int64		took = GetCurrentTimestamp() - started;
 
+	if (batch->full)
+		return started;
 	if (w->def->batch_interval > 0)
 		return started + w->def->batch_interval;
-	if (batch->full || batch->nrows >= weir_max_batch_rows / 4)
+	if (batch->nrows >= weir_max_batch_rows / 4)
 		return started;
 	return started + took + Min(took * PACE_FACTOR, MAX_PACE_US);
 }
@@ -393,6 +396,16 @@ tell_pace(StreamWorker *w, TimestampTz next_batch_at)
 	w->shared->next_batch_at = next_batch_at;
 	if (w->slot)
 		worker_wake(&w->slot->latch);
+}
+
+/*
+ * Does ingest wait for room in the ring?  Then a batch_interval would let the
+ * backlog grow in Kafka.
+ */
+static bool
+ring_is_full(const StreamWorker *w)
+{
+	return w->slot && w->slot->state == SLOT_BACK_PRESSURE;
 }
 
 static void
@@ -463,8 +476,8 @@ turn(StreamWorker *w, bool *careful, int *delay, TimestampTz *not_before)
 		(void) attach_try_shared(w);
 	if (w->shared->state != STREAM_RUNNING || was_private != w->on_private)
 		show_state(w);
-	if (*not_before > now)
-		return Max(1, (*not_before - now) / 1000);
+	if (*not_before > now && !ring_is_full(w))
+		return Min(Max(1, (*not_before - now) / 1000), QUIET_TICK_MS);
 
 	MemoryContextReset(w->batch_cxt);
 	MemoryContextSwitchTo(w->batch_cxt);
