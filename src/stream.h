@@ -298,6 +298,9 @@ extern List *stream_target_ddl(const StreamPlan *plan, const char *target,
 extern void stream_check_target(const StreamPlan *plan, Oid target);
 extern void stream_check_state(const StreamPlan *plan, Oid state);
 
+/* Has it triggers that may keep a row from being written? */
+extern bool stream_target_may_skip(Oid target);
+
 /* All names are given qualified and quoted. */
 extern StreamStatements *stream_compile(const StreamPlan *plan,
 										const StreamOptions *options,

@@ -543,14 +543,17 @@ check_state_key(const CheckedTable *table)
 		state_changed(table, "It has no unique index over its key.");
 }
 
+/*
+ * Not one of a foreign key that refers to it either, which would keep rows
+ * from being deleted; it has no constraints of its own.
+ */
 static void
 check_no_triggers(const CheckedTable *table)
 {
 	TriggerDesc *triggers = table->rel->trigdesc;
 
 	for (int i = 0; triggers && i < triggers->numtriggers; i++)
-		if (!triggers->triggers[i].tgisinternal &&
-			triggers->triggers[i].tgenabled != TRIGGER_DISABLED)
+		if (triggers->triggers[i].tgenabled != TRIGGER_DISABLED)
 			state_changed(table, psprintf("It has a trigger, \"%s\".",
 										  triggers->triggers[i].tgname));
 }
@@ -595,6 +598,25 @@ stream_check_target(const StreamPlan *plan, Oid target)
 	for (int i = 1; i < lengthof(rules); i++)
 		rules[i] (&table);
 	relation_close(table.rel, NoLock);
+}
+
+bool
+stream_target_may_skip(Oid target)
+{
+	ListCell   *lc;
+	bool		may = false;
+
+	foreach(lc, find_all_inheritors(target, AccessShareLock, NULL))
+	{
+		Relation	rel = table_open(lfirst_oid(lc), NoLock);
+		TriggerDesc *triggers = rel->trigdesc;
+
+		may = may || (triggers && (triggers->trig_insert_before_row ||
+								   triggers->trig_update_before_row ||
+								   triggers->trig_delete_before_row));
+		table_close(rel, NoLock);
+	}
+	return may;
 }
 
 void

@@ -195,6 +195,47 @@ make_parameters(const Oid *types, int ntypes)
 	return params;
 }
 
+/*
+ * Rows that triggers skip
+ */
+
+static bool watching = false;
+static bool skipped = false;
+
+void
+statement_watch_rows(bool watch)
+{
+	watching = watch;
+}
+
+bool
+statement_rows_skipped(void)
+{
+	bool		result = skipped;
+
+	skipped = false;
+	return result;
+}
+
+/*
+ * Has a BEFORE trigger kept the node from writing a row that came to it?
+ * What it writes, it returns.
+ */
+static void
+look_for_skipped(PlanState *state)
+{
+	ModifyTable *plan = (ModifyTable *) state->plan;
+	PlanState  *rows = outerPlanState(state);
+
+	if (!IsA(state, ModifyTableState) || plan->returningLists == NIL ||
+		plan->onConflictAction == ONCONFLICT_NOTHING)
+		return;
+	InstrEndLoop(state->instrument);
+	InstrEndLoop(rows->instrument);
+	if (state->instrument->ntuples < rows->instrument->ntuples)
+		skipped = true;
+}
+
 static void
 set_parameters(ParamListInfo params, const Datum *values, const bool *nulls)
 {
@@ -216,10 +257,20 @@ execute(DestReceiver *dest, PlannedStmt *plan, const char *sql,
 	CommandCounterIncrement();
 	UpdateActiveSnapshotCommandId();
 	desc = CreateQueryDesc(plan, sql, GetActiveSnapshot(), InvalidSnapshot,
-						   dest, params, NULL, 0);
+						   dest, params, NULL,
+						   watching ? INSTRUMENT_ROWS : 0);
 	ExecutorStart(desc, 0);
 	compat_executor_run(desc);
 	ExecutorFinish(desc);
+	if (watching)
+	{
+		ListCell   *lc;
+
+		look_for_skipped(desc->planstate);
+		foreach(lc, desc->estate->es_subplanstates)
+			if (lfirst(lc))
+			look_for_skipped(lfirst(lc));
+	}
 	ExecutorEnd(desc);
 	FreeQueryDesc(desc);
 	PopActiveSnapshot();

@@ -68,6 +68,13 @@ extern void statement_execute(StatementPlan *statement, DestReceiver *dest,
 /* A receiver that keeps rows as statement_run() does. */
 extern DestReceiver *statement_receiver(StatementResult *result);
 
+/*
+ * From now on, see whether triggers skip rows that statements were to write;
+ * and have they done so since this was last asked?
+ */
+extern void statement_watch_rows(bool watch);
+extern bool statement_rows_skipped(void);
+
 /* Analyze it, and no more; NULL: it is none that is planned. */
 extern Query *statement_analyze(const char *sql);
 

@@ -39,6 +39,7 @@
 #include "utils/syscache.h"
 
 #include "stream_batch.h"
+#include "stream_execute.h"
 
 /* So many changes while looking are no coincidence. */
 #define MAX_LOOKS 10
@@ -265,6 +266,7 @@ look(StreamWorker *w)
 	plan = follow_read(w->def, &options);
 	watch(w, plan);
 	check_types(w, plan);
+	statement_watch_rows(stream_target_may_skip(w->def->target));
 	signature = plan_signature(plan);
 	if (w->signature == NULL)
 		w->signature = MemoryContextStrdup(w->cxt, signature);
@@ -281,6 +283,23 @@ look(StreamWorker *w)
 }
 
 /*
+ * Which row a trigger skips shows when it does, so this is no rule of
+ * creation.  The row is not in the result, and nobody would know.
+ */
+static void
+refuse_skipped_rows(const StreamWorker *w)
+{
+	if (!statement_rows_skipped())
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("a trigger of target %s skips rows of stream \"%s\"",
+					w->target_name, w->def->name),
+			 errdetail("A BEFORE trigger that returns NULL takes rows out of the result."),
+			 errhint("Filter in the query, or raise an exception for a row that is to become a dead letter.")));
+}
+
+/*
  * Look at the tables if any has changed, in a transaction with a snapshot.
  * Raises the reason when the stream cannot go on.  written: statements have
  * been run, by the names known until now.
@@ -288,6 +307,10 @@ look(StreamWorker *w)
 void
 follow_check(StreamWorker *w, bool written)
 {
+	if (written)
+		refuse_skipped_rows(w);
+	else
+		(void) statement_rows_skipped();
 	AcceptInvalidationMessages();
 	for (int i = 0; follow_stale(w); i++)
 	{

@@ -37,6 +37,10 @@ CREATE TABLE dims (v int, weight int);
 INSERT INTO dims SELECT v, v FROM generate_series(-1000, 1000) v;
 CREATE VIEW dim_view AS SELECT v FROM dims;
 CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	RETURN CASE WHEN to_jsonb(NEW) ->> 'k' = (SELECT max(k) FROM keys) THEN NULL ELSE NEW END;
+END $$;
 SQL
 
 # name => [query, arguments, break, reason, repair]; %t is the target, %s the
@@ -118,6 +122,9 @@ my %cases = (
 		'CREATE TRIGGER t BEFORE UPDATE ON %s FOR EACH ROW EXECUTE FUNCTION nothing()',
 		qr/^42P16 state table "state_\d+" is not as the stream needs it: It has a trigger/,
 		'DROP TRIGGER t ON %s' ],
+	state_referenced => [ $groups, [],
+		'CREATE TABLE refers_to_state (k text REFERENCES %s (k1))',
+		qr/^42P16 state table .*: It has a trigger/, 'DROP TABLE refers_to_state' ],
 	state_rule => [ $upserts, \@key,
 		'CREATE RULE r AS ON INSERT TO %s DO INSTEAD NOTHING',
 		qr/^0A000 state table "state_\d+" has a rule/, 'DROP RULE r ON %s' ],
@@ -134,6 +141,18 @@ my %cases = (
 		'CREATE OR REPLACE VIEW dim_view AS SELECT v FROM events',
 		qr/^0A000 a continuous query cannot use a view that reads a source/,
 		'CREATE OR REPLACE VIEW dim_view AS SELECT v FROM dims' ],
+	skipped_row => [ $rows, [],
+		'CREATE TRIGGER t BEFORE INSERT ON %t FOR EACH ROW EXECUTE FUNCTION skip()',
+		qr/^0A000 a trigger of target public\.skipped_row skips rows/,
+		'DROP TRIGGER t ON %t' ],
+	skipped_upsert => [ $upserts, \@key,
+		'CREATE TRIGGER t BEFORE INSERT ON %t FOR EACH ROW EXECUTE FUNCTION skip()',
+		qr/^0A000 a trigger of target public\.skipped_upsert skips rows/,
+		'DROP TRIGGER t ON %t' ],
+	skipped_group => [ $groups, [],
+		'CREATE TRIGGER t BEFORE UPDATE ON %t FOR EACH ROW EXECUTE FUNCTION skip()',
+		qr/^0A000 a trigger of target public\.skipped_group skips rows/,
+		'ALTER TABLE %t DISABLE TRIGGER t' ],
 	partition => [ $groups, [ target => 'parts' ],
 		'ALTER TABLE parts_1 ADD CONSTRAINT c_p UNIQUE (s) DEFERRABLE INITIALLY DEFERRED',
 		qr/^0A000 constraint "c_p" of target "parts_1" is INITIALLY DEFERRED/,
@@ -201,13 +220,30 @@ sub filled_in
 ##
 
 as_owner(filled_in($_, $cases{$_}[2])) for sort keys %cases;
-for my $name (sort keys %cases)
+for my $name (grep { !/^skipped/ } sort keys %cases)
 {
 	WeirTest::sql_becomes($node,
 		"SELECT state = 'failed', last_error_sqlstate || ' ' || last_error FROM weir.stat_stream WHERE stream = '$name'",
 		qr/^t\|@{[ $cases{$name}[3] =~ s{^\(\?\^:\^}{(?^:}r ]}/,
 		"$name: fails with the reason");
 }
+
+##
+## What triggers skip shows when rows come; a trigger that skips none is fine
+##
+
+WeirTest::sql($node, 'INSERT INTO keys SELECT max(k) FROM no_key; GRANT SELECT ON keys TO owner');
+WeirTest::sql($node, "SET ROLE owner; SELECT weir.create_stream('touched', " . WeirTest::literal($groups) . ");
+	CREATE TRIGGER t BEFORE INSERT OR UPDATE ON touched FOR EACH ROW EXECUTE FUNCTION nothing()");
+produce(300);
+for my $name (grep { /^skipped/ } sort keys %cases)
+{
+	WeirTest::sql_becomes($node,
+		"SELECT state = 'failed', last_error_sqlstate || ' ' || last_error FROM weir.stat_stream WHERE stream = '$name'",
+		qr/^t\|@{[ $cases{$name}[3] =~ s{^\(\?\^:\^}{(?^:}r ]}/,
+		"$name: fails with the reason");
+}
+WeirTest::wait_for($node, 'touched');
 
 ##
 ## Resumed without a repair it fails again, and has written nothing
