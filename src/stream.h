@@ -301,6 +301,9 @@ extern void stream_check_state(const StreamPlan *plan, Oid state);
 /* Has it triggers that may keep a row from being written? */
 extern bool stream_target_may_skip(Oid target);
 
+/* Must rows be written to the target one by one, in order? */
+extern bool stream_in_order(const StreamPlan *plan, Oid target);
+
 /* All names are given qualified and quoted. */
 extern StreamStatements *stream_compile(const StreamPlan *plan,
 										const StreamOptions *options,

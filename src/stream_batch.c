@@ -378,6 +378,11 @@ apply_fast(StreamWorker *w, StreamBatch *batch)
 {
 	StepArgs	args;
 
+	if (w->in_order)
+	{
+		careful_in_order(w, batch);
+		return;
+	}
 	step_args_init(&args, w, batch);
 	step_run(w, batch, STEP_APPLY, &args);
 	batch->rows_out_of_stage = step_int8(1);

@@ -138,6 +138,8 @@ typedef struct StreamWorker
 	int			kinds_shown[FAILURE_KINDS]; /* SQLSTATEs of dead letters that
 											 * last_error has told */
 	int			nkinds_shown;
+	bool		in_order;		/* rows are written one by one, see
+								 * stream_check.c */
 	bool		target_refuses; /* some rows of the last batch with culprits */
 	bool		letter_shown;	/* last_error tells of a dead letter */
 
@@ -302,6 +304,7 @@ extern void failures_commit(StreamWorker *w, StreamBatch *batch);
 /* stream_careful.c: find the culprits, do without them */
 extern void careful_apply(StreamWorker *w, StreamBatch *batch);
 extern void careful_close(StreamWorker *w, StreamBatch *batch);
+extern void careful_in_order(StreamWorker *w, StreamBatch *batch);
 extern void stream_dead_letters(StreamWorker *w, StreamBatch *batch,
 								DeadLetter *letters, int n);
 

@@ -106,9 +106,12 @@ refused_row(Search *search, const ItemPointerData *tid,
 	search_add(search, tid, DEAD_TARGET, error);
 }
 
-/* A row stream, row by row. */
+/*
+ * A row stream, row by row.  refused: NULL, the first row that the target does
+ * not take is an error.
+ */
 static void
-write_rows(Search *search)
+write_rows(Search *search, EachRefused refused)
 {
 	StreamBatch *batch = search->batch;
 	StepArgs	args;
@@ -117,7 +120,7 @@ write_rows(Search *search)
 
 	whole_batch(search, &args);
 	error = each_row(search, STEP_PLACED_ROWS, STEP_ONE_ROW, &args,
-					 refused_row, &counts);
+					 refused, &counts);
 	if (error)
 		ReThrowError(error);	/* the row stage has been probed */
 	search_leave_out(search);
@@ -198,11 +201,12 @@ apply_rest(Search *search, int64 from, int64 to)
 	bool		groups = step_exists(w, batch, STEP_MERGE_GROUPS);
 	ErrorData  *error;
 
-	if (known > 0 && !w->target_refuses && apply_at_once(search) == NULL)
+	if (known > 0 && !w->target_refuses && !w->in_order &&
+		apply_at_once(search) == NULL)
 		return;
 	if (w->plan->kind == STREAM_ROW)
 	{
-		write_rows(search);
+		write_rows(search, refused_row);
 		w->target_refuses = batch->nculprits > known;
 		return;
 	}
@@ -245,6 +249,19 @@ careful_apply(StreamWorker *w, StreamBatch *batch)
 	apply_rest(&search, from, to);
 	batch_collect_late(w, batch);
 	write_culprits(&search);
+}
+
+/*
+ * Not careful at all, but row by row: what is in the target or hangs on it
+ * sees more than the last row of each key.
+ */
+void
+careful_in_order(StreamWorker *w, StreamBatch *batch)
+{
+	Search		search;
+
+	search_init(&search, w, batch);
+	write_rows(&search, NULL);
 }
 
 /* A group that cannot be finalized at its window's end. */

@@ -55,7 +55,8 @@ extern void search_writes(Search *search, StepKind step,
 
 /*
  * stream_each.c: the rows of one statement, each written by another.  refused
- * is told what fails, by the TID of the staged row, or of the group in state.
+ * is told what fails, by the TID of the staged row, or of the group in state;
+ * NULL: nothing may fail.
  */
 typedef void (*EachRefused) (Search *search, const ItemPointerData *tid,
 							 const ErrorData *error);

@@ -32,13 +32,16 @@
 #include "catalog/pg_index.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_policy.h"
+#include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "miscadmin.h"
 #include "parser/parse_coerce.h"
 #include "parser/parse_type.h"
+#include "optimizer/optimizer.h"
 #include "rewrite/prs2lock.h"
 #include "rewrite/rewriteDefine.h"
+#include "rewrite/rewriteHandler.h"
 #include "rewrite/rowsecurity.h"
 #include "utils/acl.h"
 #include "utils/array.h"
@@ -489,6 +492,155 @@ check_key(const CheckedTable *table)
 }
 
 /*
+ * Of a target with a key: what depends on the order of rows.  A batch writes
+ * the last value of each key only, in the order of keys.
+ */
+
+/* Can rows of different keys not meet in it?  Since it has the key, too. */
+static bool
+has_whole_key(const CheckedTable *table, Form_pg_index form)
+{
+	ListCell   *lc;
+
+	foreach(lc, table->plan->key_columns)
+	{
+		AttrNumber	attno = get_attnum(RelationGetRelid(table->rel),
+									   lfirst(lc));
+		bool		found = false;
+
+		for (int i = 0; i < form->indnkeyatts; i++)
+			found |= form->indkey.values[i] == attno;
+		if (!found)
+			return false;
+	}
+	return true;
+}
+
+/* Does PostgreSQL itself give the column another value in each row? */
+static bool
+is_numbered(const CheckedTable *table, AttrNumber attno)
+{
+	Form_pg_attribute att;
+	ListCell   *lc;
+
+	if (attno <= 0)
+		return false;
+	att = TupleDescAttr(RelationGetDescr(table->rel), attno - 1);
+	foreach(lc, table->plan->outputs)
+		if (strcmp(((StreamOutput *) lfirst(lc))->name,
+				   NameStr(att->attname)) == 0)
+		return false;
+	if (att->attidentity != '\0')
+		return true;
+	return att->atthasdef && att->attgenerated == '\0' &&
+		contain_volatile_functions(build_column_default(table->rel, attno));
+}
+
+/*
+ * A unique index or exclusion constraint in which rows of different keys may
+ * meet; NULL when there is none.  numbered: look at those on columns that are
+ * numbered as well, where they do not.
+ */
+static char *
+meeting_place(const CheckedTable *table, bool numbered)
+{
+	char	   *name = NULL;
+	ListCell   *lc;
+
+	foreach(lc, RelationGetIndexList(table->rel))
+	{
+		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
+		Form_pg_index form = index->rd_index;
+		bool		meets = (form->indisunique || form->indisexclusion) &&
+		(form->indisexclusion || !has_whole_key(table, form));
+
+		for (int i = 0; meets && !numbered && !form->indisexclusion &&
+			 i < form->indnkeyatts; i++)
+			meets = !is_numbered(table, form->indkey.values[i]);
+		if (meets)
+			name = pstrdup(RelationGetRelationName(index));
+		index_close(index, AccessShareLock);
+		if (name)
+			break;
+	}
+	return name;
+}
+
+/* The value of a group has no place in the order of rows. */
+static void
+check_groups_apart(const CheckedTable *table)
+{
+	char	   *index;
+
+	if (table->plan->kind == STREAM_ROW || table->plan->key_columns == NIL)
+		return;
+	index = meeting_place(table, false);
+	if (index != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("target \"%s\" has a constraint between rows of different groups, \"%s\"",
+						RelationGetRelationName(table->rel), index),
+				 errdetail("Groups are written in no order that the rows of the source would tell, so which of two is refused would be left to chance."),
+				 errhint("Drop it, or add the key of the stream (%s) to it.",
+						 stream_column_list(table->plan->key_columns, ""))));
+}
+
+static bool
+has_row_trigger(Relation rel)
+{
+	for (int i = 0; rel->trigdesc && i < rel->trigdesc->numtriggers; i++)
+	{
+		const Trigger *trigger = &rel->trigdesc->triggers[i];
+
+		if (!trigger->tgisinternal && TRIGGER_FOR_ROW(trigger->tgtype) &&
+			trigger->tgenabled != TRIGGER_DISABLED &&
+			trigger->tgenabled != TRIGGER_FIRES_ON_REPLICA)
+			return true;
+	}
+	return false;
+}
+
+static bool
+refers_to_itself(Relation rel)
+{
+	ListCell   *lc;
+
+	foreach(lc, RelationGetFKeyList(rel))
+		if (((ForeignKeyCacheInfo *) lfirst(lc))->confrelid ==
+			RelationGetRelid(rel))
+		return true;
+	return false;
+}
+
+/*
+ * Must rows take effect one after another?  In a row stream with a key, when
+ * anything sees more of them than the last one of each key.
+ */
+bool
+stream_in_order(const StreamPlan *plan, Oid target)
+{
+	List	   *members;
+	ListCell   *lc;
+	bool		in_order = false;
+
+	if (plan->kind != STREAM_ROW || plan->key_columns == NIL)
+		return false;
+	members = find_all_inheritors(target, AccessShareLock, NULL);
+	foreach(lc, members)
+	{
+		CheckedTable table = {plan, table_open(lfirst_oid(lc), AccessShareLock), "target"};
+
+		in_order = in_order || meeting_place(&table, true) != NULL ||
+			has_row_trigger(table.rel) || refers_to_itself(table.rel);
+		for (int i = 1; i <= RelationGetNumberOfAttributes(table.rel); i++)
+			in_order = in_order || (!TupleDescAttr(RelationGetDescr(table.rel), i - 1)->attisdropped &&
+									is_numbered(&table, i));
+		table_close(table.rel, NoLock);
+	}
+	return in_order;
+}
+
+/*
  * Of a state table
  */
 
@@ -591,12 +743,14 @@ stream_check_target(const StreamPlan *plan, Oid target)
 		check_children, check_row_security
 	};
 	static const TableRule member_rules[] = {check_storage, check_deferred};
+	static const TableRule last_rules[] = {check_groups_apart};
 	CheckedTable table = {plan, relation_open(target, AccessShareLock), "target"};
 
 	rules[0] (&table);
 	check_members(&table, member_rules, lengthof(member_rules));
 	for (int i = 1; i < lengthof(rules); i++)
 		rules[i] (&table);
+	check_members(&table, last_rules, lengthof(last_rules));
 	relation_close(table.rel, NoLock);
 }
 

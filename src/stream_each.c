@@ -286,7 +286,8 @@ run_rows(void *arg)
 
 /*
  * NULL, or the error of the statement that gives the rows, which has done
- * nothing then.
+ * nothing then.  Without refused, all is written in the caller's transaction
+ * and any error thrown.
  */
 ErrorData *
 each_row(Search *search, StepKind rows, StepKind one, const StepArgs *args,
@@ -312,13 +313,22 @@ each_row(Search *search, StepKind rows, StepKind one, const StepArgs *args,
 	each->units = palloc(sizeof(Unit) * each->room);
 	each->store = tuplestore_begin_heap(false, false, STORE_KB);
 	tuplestore_alloc_read_pointer(each->store, 0);
-	error = search_try(search, run_rows, each, false);
-	if (error == NULL)
+	if (refused == NULL)
 	{
-		counts->groups = each->nunits;
+		run_rows(each);
+		plan_one(each, one);
+		each->run_units = each->nunits;
+		write_run(each);
+		counts->written = each->written;
+		counts->deleted = each->deleted;
+		error = NULL;
+	}
+	else if ((error = search_try(search, run_rows, each, false)) == NULL)
+	{
 		plan_one(each, one);
 		write_all(each, refused);
 	}
+	counts->groups = each->nunits;
 	tuplestore_end(each->store);
 	pfree(each->units);
 	MemoryContextSwitchTo(old);

@@ -259,6 +259,7 @@ look(StreamWorker *w)
 	StreamOptions options = {0};
 	StreamPlan *plan;
 	char	   *signature;
+	bool		in_order = w->in_order;
 	bool		renamed;
 
 	renamed = read_name(w, w->def->target, &w->target_name);
@@ -279,7 +280,8 @@ look(StreamWorker *w)
 	}
 	if (renamed)
 		step_forget(w);
-	return !renamed;
+	w->in_order = stream_in_order(plan, w->def->target);
+	return !renamed && w->in_order == in_order;
 }
 
 /*
