@@ -299,7 +299,7 @@ note_exit(Child *child, TimestampTz now)
 {
 	SharedError error = {0};
 	bool		anew = false;
-	SlotShared *slot;
+	SlotShared *slot = NULL;
 	StreamShared *stream;
 
 	if (child->args.kind == WORKER_STREAM)
@@ -322,14 +322,19 @@ note_exit(Child *child, TimestampTz now)
 			worker_read_error(&slot->error, &error);
 			anew = slot->start_anew;
 			slot->start_anew = false;
-			slot->next_retry_at = anew ? 0 : child->next_start;
 		}
 	}
+
+	/* What begins anew again and again backs off like what fails. */
+	anew = anew && TimestampDifferenceExceeds(child->started_at, now,
+											  weir_retry_delay);
 	if (anew)
 	{
 		child->delay_ms = 0;
 		child->next_start = now;
 	}
+	if (slot)
+		slot->next_retry_at = anew ? 0 : child->next_start;
 	if (error.sqlerrcode != 0 && error.at >= child->started_at)
 	{
 		int			len = pg_mbcliplen(error.message, strlen(error.message),
