@@ -11,6 +11,10 @@
  * before the call have been applied, too.  A source that is not served for a
  * while (restart, broker down) is asked again when it is back.
  *
+ * A statement's snapshot keeps old row versions from being removed in all of
+ * the database, as long as it runs.  The usual "SELECT weir.wait_for(...)"
+ * reads nothing by its snapshot, so while it waits it does not claim any.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -20,9 +24,14 @@
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
+#include "nodes/plannodes.h"
 #include "pgstat.h"
 #include "storage/latch.h"
+#include "storage/proc.h"
+#include "tcop/pquery.h"
 #include "utils/memutils.h"
+#include "utils/portal.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "api.h"
@@ -232,6 +241,57 @@ timed_out(const Wait *wait)
 			errhint("weir.stat_source and weir.stat_stream show what holds it; or give a longer \"timeout\"."));
 }
 
+/*
+ * Is the statement that runs nothing but this call, with constants, outside of
+ * a transaction block?  Then nothing will be read by its snapshot, nor by
+ * another one that it has.
+ */
+static bool
+is_whole_statement(FunctionCallInfo fcinfo)
+{
+	PlannedStmt *plan;
+	FuncExpr   *call;
+	ListCell   *lc;
+
+	if (IsTransactionBlock() || IsSubTransaction() || ActivePortal == NULL ||
+		ActivePortal->strategy != PORTAL_ONE_SELECT ||
+		ActivePortal->queryDesc == NULL)
+		return false;
+	plan = ActivePortal->queryDesc->plannedstmt;
+	if (plan->commandType != CMD_SELECT || plan->subplans != NIL ||
+		!IsA(plan->planTree, Result) ||
+		list_length(plan->planTree->targetlist) != 1)
+		return false;
+	foreach(lc, plan->rtable)
+		if (lfirst_node(RangeTblEntry, lc)->rtekind != RTE_RESULT)
+		return false;
+	call = (FuncExpr *) linitial_node(TargetEntry,
+									  plan->planTree->targetlist)->expr;
+	if (!IsA(call, FuncExpr) || call->funcid != fcinfo->flinfo->fn_oid)
+		return false;
+	foreach(lc, call->args)
+		if (!IsA(lfirst(lc), Const) && !IsA(lfirst(lc), Param))
+		return false;
+	return true;
+}
+
+/*
+ * Wait for the next look.  Each look takes a snapshot of its own; without a
+ * claim of its own before it, that is the oldest one this process claims.
+ */
+static void
+wait_a_while(bool release_snapshot)
+{
+	if (release_snapshot)
+	{
+		InvalidateCatalogSnapshot();
+		MyProc->xmin = InvalidTransactionId;
+	}
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT |
+					 WL_EXIT_ON_PM_DEATH, POLL_MS, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+}
+
 Datum
 weir_wait_for(PG_FUNCTION_ARGS)
 {
@@ -239,6 +299,7 @@ weir_wait_for(PG_FUNCTION_ARGS)
 	char	   *name;
 	int64		timeout;
 	MemoryContext poll_cxt;
+	bool		whole = is_whole_statement(fcinfo);
 
 	weir_require_preload();
 	if (IsolationUsesXactSnapshot())
@@ -275,9 +336,7 @@ weir_wait_for(PG_FUNCTION_ARGS)
 		if (wait.npartitions == 0)
 			ask_ends(&wait);
 		MemoryContextReset(poll_cxt);
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT |
-						 WL_EXIT_ON_PM_DEATH, POLL_MS, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
+		wait_a_while(whole);
 	}
 	PG_RETURN_VOID();
 }
