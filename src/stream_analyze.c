@@ -801,6 +801,7 @@ stream_analyze_with(const char *text, const StreamOptions *options,
 	stream_refuse_nullable(query, parts->source_rti, false);
 	find_window(query, plan);
 	stream_refuse_source_columns(query, parts, plan);
+	stream_refuse_unknown(query);
 	plan->multiplies = may_multiply(query, parts);
 
 	aggregated = query->hasAggs || query->groupClause != NIL ||

@@ -93,6 +93,9 @@ extern StreamPlan *stream_analyze_with(const char *query,
 									   const StreamOptions *options,
 									   StreamSourceTest is_source, void *arg);
 
+/* stream_allow.c: whatever is not known to work. */
+extern void stream_refuse_unknown(Query *query);
+
 /* stream_refuse.c: what cannot be kept incrementally. */
 extern void stream_refuse_clauses(const Query *query);
 extern void stream_refuse_ungrouped(const Query *query);

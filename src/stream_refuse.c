@@ -51,6 +51,8 @@ stream_refuse_clauses(const Query *query)
 	not_in_this_release(query->cteList != NIL, "WITH", NULL);
 	not_in_this_release(query->hasWindowFuncs, "a window function (OVER)",
 						NULL);
+	not_in_this_release(query->windowClause != NIL, "WINDOW",
+						"Leave it out: no window function uses it.");
 	not_in_this_release(query->distinctClause != NIL, "DISTINCT",
 						"Use GROUP BY over the output columns.");
 	not_in_this_release(query->limitCount != NULL ||
