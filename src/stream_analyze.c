@@ -11,8 +11,7 @@
  *
  * Expressions are compared after join aliases have been resolved ("flat"),
  * since a column of a join and the column under it are the same value; but
- * what goes into a text is always the expression as written, because an
- * aliased join hides the names under it.
+ * what goes into a text is always the expression as written.
  *
  *-------------------------------------------------------------------------
  */
@@ -56,6 +55,43 @@ query_error_callback(void *arg)
 	}
 }
 
+static void
+unname_joins_below(Node *node)
+{
+	ListCell   *lc;
+
+	if (IsA(node, FromExpr))
+	{
+		foreach(lc, ((FromExpr *) node)->fromlist)
+			unname_joins_below(lfirst(lc));
+	}
+	else if (IsA(node, JoinExpr))
+	{
+		((JoinExpr *) node)->alias = NULL;
+		unname_joins_below(((JoinExpr *) node)->larg);
+		unname_joins_below(((JoinExpr *) node)->rarg);
+	}
+}
+
+/*
+ * A join's alias hides the names under it, but statements add columns of the
+ * source.  Without the alias a text names what the columns stand for.
+ */
+static void
+unname_joins(Query *query)
+{
+	ListCell   *lc;
+
+	unname_joins_below((Node *) query->jointree);
+	foreach(lc, query->rtable)
+	{
+		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+
+		if (rte->rtekind == RTE_JOIN)
+			rte->alias = NULL;
+	}
+}
+
 static Query *
 parse_query(const char *text)
 {
@@ -82,6 +118,7 @@ parse_query(const char *text)
 				 errmsg("a continuous query must be a SELECT")));
 	query = parse_analyze_fixedparams(statement, text, NULL, 0, NULL);
 	compat_flatten_groups(query);
+	unname_joins(query);
 
 	error_context_stack = callback.previous;
 	return query;

@@ -145,6 +145,8 @@ FROM (VALUES
 	('aliases of columns', 'r.zone, p.n', 'rides r (ride_id, zone) JOIN zones p (i, n) ON p.i = r.zone'),
 	('JOIN ... USING', 'id, j.name', 'rides r JOIN (SELECT id AS zone_id, id, name FROM zones) j USING (zone_id)'),
 	('an alias of a join', 'j.name', '(rides JOIN zones ON id = zone_id) AS j CROSS JOIN LATERAL (SELECT j.ride_id) r'),
+	('an alias of a join with columns', 'j.c', '(rides JOIN zones ON id = zone_id) AS j (a, b, c) CROSS JOIN LATERAL (SELECT j.a AS ride_id) r'),
+	('aliases of joins that hide the same name', 'a.name, b.id', '(rides JOIN zones z ON z.id = zone_id) AS a JOIN (zones z JOIN tree t USING (id)) AS b ON b.id = a.id CROSS JOIN LATERAL (SELECT a.ride_id) r'),
 	('an alias of USING', 'u.zone_id', 'rides r JOIN (SELECT id AS zone_id FROM zones) j USING (zone_id) AS u'),
 	('NATURAL JOIN', 'j.x', 'rides r NATURAL JOIN (SELECT id AS zone_id, id * 2 AS x FROM zones) j'),
 	('nested joins', 'a.name, b.name AS other', 'rides r LEFT JOIN (zones a JOIN zones b ON b.id = a.id + 1) ON a.id = r.zone_id'),
@@ -161,6 +163,12 @@ FROM (VALUES
 	('XMLTABLE', 'x.a, x.n', $$ rides r, XMLTABLE('/r/a' PASSING xmlparse(document '<r><a>' || coalesce(r.zone_id, 0) || '</a></r>') COLUMNS n FOR ORDINALITY, a int PATH '.' DEFAULT 5) x $$),
 	('jsonpath', 'j', $$ rides r, jsonb_path_query(jsonb_build_array(r.zone_id, r.small), '$[*] ? (@ > 3)') j $$)
 	) x (what, columns, f);
+SELECT stream_equals($$ SELECT j.name, j.id, count(*) AS n, max(j.small) AS s, (SELECT min(t.id) FROM tree t WHERE t.id > j.id) AS above
+	FROM (rides JOIN zones ON id = zone_id) AS j GROUP BY j.name, j.id HAVING max(j.fare) > 0 OR j.id > 3 $$,
+	'an alias of a join, grouped');
+SELECT stream_equals($$ SELECT j.name, w.window_start, count(*) AS n
+	FROM (rides r JOIN (SELECT id AS zone_id, name FROM zones) z USING (zone_id)) AS j CROSS JOIN weir.tumble(j.pickup_at, '10 minutes') w
+	GROUP BY j.name, w.window_start $$, 'an alias of a join with USING, in a window');
 SELECT stream_equals($$ SELECT u.t, count(*) AS n FROM rides r, unnest(r.tags) u (t) GROUP BY u.t $$,
 	'a function in FROM as a group key');
 SELECT stream_equals('SELECT unnest(tags) AS t, count(*) AS n FROM rides GROUP BY 1',
