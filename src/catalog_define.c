@@ -12,7 +12,6 @@
  */
 #include "postgres.h"
 
-#include "access/reloptions.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
@@ -27,25 +26,20 @@
 #include "catalog_spi.h"
 #include "compat.h"
 
+/* None of them has options for its TOAST table. */
 static void
 define_table(CreateStmt *stmt, const char *sql)
 {
-	static char *namespaces[] = HEAP_RELOPT_NAMESPACES;
 	ListCell   *lc;
 
 	foreach(lc, transformCreateStmt(stmt, sql))
 	{
-		CreateStmt *table = lfirst_node(CreateStmt, lc);
 		Oid			relid;
-		Datum		options;
 
-		relid = DefineRelation(table, RELKIND_RELATION, InvalidOid, NULL,
-							   sql).objectId;
+		relid = DefineRelation(lfirst_node(CreateStmt, lc), RELKIND_RELATION,
+							   InvalidOid, NULL, sql).objectId;
 		CommandCounterIncrement();
-		options = transformRelOptions((Datum) 0, table->options, "toast",
-									  compat_namespaces(namespaces), true,
-									  false);
-		NewRelationCreateToastTable(relid, options);
+		NewRelationCreateToastTable(relid, (Datum) 0);
 	}
 }
 

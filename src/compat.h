@@ -156,13 +156,6 @@ compat_define_index(Oid relid, IndexStmt *stmt)
 #endif
 }
 
-/* 18 does not write to the names of namespaces of options. */
-#if PG_VERSION_NUM >= 180000
-#define compat_namespaces(names) ((const char *const *) (names))
-#else
-#define compat_namespaces(names) (names)
-#endif
-
 /* 16 has input functions that report errors without throwing them. */
 #if PG_VERSION_NUM >= 160000
 #include "nodes/miscnodes.h"
