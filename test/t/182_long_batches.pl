@@ -213,7 +213,7 @@ my %many = (
 WeirTest::create_stream($node, $_, $many{$_}) for sort keys %many;
 WeirTest::create_stream($node, 'many_stored', 'SELECT s.v, s.at FROM many s');
 $broker->produce('many',
-	[ map { sprintf qq(%d\t{"v":%d,"at":%d}), $_ % 2, $_, 1704067200 + $_ % 50 } 1 .. 2000 ],
+	[ map { sprintf qq(%d\t{"v":%d,"at":%d}), $_ % 2, $_, 1704067200 + int($_ / 40) } 1 .. 2000 ],
 	partition_field => 1);
 sql("CREATE TABLE most (stream_id int PRIMARY KEY, n bigint, batches int, moves int)");
 sql(<<'SQL');
