@@ -383,7 +383,7 @@ read_source(const CatalogAccess *access, uint64 row)
  * A stream without its position has failed, whatever its row says: to begin
  * anew with results that are there would count records twice.  It is missing
  * also where it was never resolved, but there is state already, or, for a
- * stream without state, rows in the target that weir made.
+ * stream without state, rows in the target that weir made and no other writes.
  */
 #define SELECT_STREAM \
 	"SELECT m.stream_id, m.name, m.owner::oid, m.source_id," \
@@ -413,7 +413,9 @@ read_source(const CatalogAccess *access, uint64 row)
 	"	  'its source is missing, as after a restore of a part'" \
 	"	WHEN e.stream_id IS NULL OR (e.applied_offsets IS NULL" \
 	"	  AND e.seek_to IS NULL AND pg_relation_size(coalesce(m.state::oid," \
-	"		CASE WHEN m.target_created THEN m.target::oid END)) > 0) THEN" \
+	"		CASE WHEN m.target_created AND NOT EXISTS (SELECT" \
+	"		  FROM weir_internal.stream o WHERE o.target = m.target" \
+	"		  AND o.stream_id <> m.stream_id) THEN m.target::oid END)) > 0) THEN" \
 	"	  'its position is missing, as after a restore of a part:" \
 	" weir.seek() says where to begin' END AS message) x "
 

@@ -36,9 +36,10 @@
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "miscadmin.h"
+#include "optimizer/optimizer.h"
 #include "parser/parse_coerce.h"
 #include "parser/parse_type.h"
-#include "optimizer/optimizer.h"
+#include "postmaster/bgworker.h"
 #include "rewrite/prs2lock.h"
 #include "rewrite/rewriteDefine.h"
 #include "rewrite/rewriteHandler.h"
@@ -480,7 +481,7 @@ check_key(const CheckedTable *table)
 
 	if (plan->key_columns != NIL && !has_key(plan, plan->key_columns, rel))
 		ereport(ERROR,
-				(errcode(IsBackgroundWorker ?
+				(errcode(MyBgworkerEntry != NULL ?
 						 ERRCODE_INVALID_COLUMN_REFERENCE :
 						 ERRCODE_INVALID_TABLE_DEFINITION),
 				 errmsg("target \"%s\" has no unique index over the key of the stream",

@@ -237,5 +237,19 @@ WeirTest::sql($node, 'SELECT weir.adopt_database()', dbname => 'no_cookie');
 all_equal('into the same database', 'no_cookie');
 all_equal('the original', 'postgres');
 
+##
+## Rows that another stream has written say nothing of a position
+##
+
+WeirTest::sql($node, <<'SQL');
+CREATE SERVER dead FOREIGN DATA WRAPPER weir_kafka OPTIONS (bootstrap_servers 'localhost:1');
+SELECT weir.create_source('later', 'dead', 'later', 'id bigint');
+SELECT weir.create_stream('first', 'SELECT l.id FROM later l', target => 'shared');
+SELECT weir.create_stream('second', 'SELECT e.id FROM events e', target => 'shared');
+SQL
+WeirTest::wait_for($node, 'second');
+is(WeirTest::sql($node, "SELECT (SELECT count(*) FROM shared), state <> 'failed' FROM weir.stat_stream WHERE stream = 'first'"),
+	scalar(@payloads) . '|t', 'a stream that shares its target and has not begun is new');
+
 $node->stop;
 done_testing();
