@@ -219,7 +219,8 @@ statement_rows_skipped(void)
 
 /*
  * Has a BEFORE trigger kept the node from writing a row that came to it?
- * What it writes, it returns.
+ * What it writes, it returns.  (One that is to leave rows out is of the state,
+ * which has no triggers.)
  */
 static void
 look_for_skipped(PlanState *state)
@@ -228,7 +229,8 @@ look_for_skipped(PlanState *state)
 	PlanState  *rows = outerPlanState(state);
 
 	if (!IsA(state, ModifyTableState) || plan->returningLists == NIL ||
-		plan->onConflictAction == ONCONFLICT_NOTHING)
+		plan->onConflictAction == ONCONFLICT_NOTHING ||
+		plan->onConflictWhere != NULL)
 		return;
 	InstrEndLoop(state->instrument);
 	InstrEndLoop(rows->instrument);

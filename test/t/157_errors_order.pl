@@ -21,7 +21,7 @@ use Test::More;
 use WeirBroker;
 use WeirTest;
 
-my $broker = WeirBroker->embedded(topics => { o => 1 });
+my $broker = WeirBroker->embedded(topics => { o => 1, p => 3 });
 my $node = WeirTest::start_node('main');
 WeirTest::create_server($node, $broker);
 
@@ -162,6 +162,32 @@ round($_) for 100, 30;
 compare_all('made so later');
 is( sql("SELECT count(*) > 0 FROM refused WHERE stream = 'later'"),
 	't', 'and it refuses rows');
+
+##
+## Several partitions: one by one, or each batch's last row, is the same
+##
+
+WeirTest::create_source($node, 'p', columns => 'id int NOT NULL, k int');
+sql(<<'SQL');
+CREATE TABLE last_rows (k int UNIQUE NOT NULL, id int);
+CREATE TABLE each_row (LIKE last_rows INCLUDING ALL);
+CREATE FUNCTION passing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+CREATE TRIGGER passing BEFORE INSERT OR UPDATE ON each_row FOR EACH ROW EXECUTE FUNCTION passing();
+SQL
+WeirTest::create_stream($node, $_, 'SELECT p.k, p.id FROM p', options => '{"key": ["k"]}')
+  for qw(last_rows each_row);
+my $sent = 0;
+for my $n (200, 1, 30, 3, 100)
+{
+	$broker->produce('p',
+		[ map { $sent++; join "\t", int(rand(3)), 1704067200000 + int(rand(50)), sprintf '{"id":%d,"k":%d}', $sent, rand(40) } 1 .. $n ],
+		partition_field => 1, timestamp => 1);
+	WeirTest::wait_for($node, qw(last_rows each_row));
+	WeirTest::compare($node, 'TABLE each_row', 'TABLE last_rows',
+		"$n rows of three partitions, with timestamps in no order");
+}
+is( sql("SELECT string_agg(state, ' ') FROM weir.stat_stream WHERE stream IN ('last_rows', 'each_row')"),
+	'running running', 'both run: a row that loses is not one that a trigger skips');
 
 ##
 ## Groups
