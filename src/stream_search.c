@@ -14,9 +14,9 @@
  *	single row.  At the end the probe must be able to do the whole batch
  *	without the culprits; otherwise it is halved as well.
  *
- *	Writes.  Whether a row can be written depends on those before it, so the
+ *	Writes.  Whether a row can be merged depends on those before it, so the
  *	culprit is the last row of the shortest failing prefix in the order of
- *	staging; found by halving, with writes that are rolled back.
+ *	staging; found with writes that are rolled back.
  *
  * Every search ends: a range that is searched shrinks, a culprit is left out
  * of all further tries, and one that is found again is an error.  What a try
@@ -274,9 +274,84 @@ search_row_stage(Search *search, int64 from, int64 to)
 	}
 }
 
+typedef struct Runs
+{
+	Search	   *search;
+	StatementPlan *plan;
+	DeadLetterReason reason;
+	int64		from;
+	int64		to;
+	StepArgs	args;			/* of the run at work */
+} Runs;
+
+/* TIDs of the first run, and of the first one behind a culprit. */
+#define FIRST_RUN 64
+
+static void
+write_run(void *arg)
+{
+	Runs	   *runs = arg;
+
+	step_run_planned(runs->search->w, runs->search->batch, runs->plan,
+					 &runs->args, None_Receiver);
+}
+
+/* Runs that go well stay; one that fails is halved down to a single row. */
+static void
+write_runs(void *arg)
+{
+	Runs	   *runs = arg;
+	int64		start = runs->from;
+	int64		length = FIRST_RUN;
+
+	while (start < runs->to)
+	{
+		int64		end = Min(start + length, runs->to);
+		ErrorData  *error;
+		ItemPointerData tid;
+
+		search_args(runs->search, &runs->args, start, end);
+		error = search_try(runs->search, write_run, runs, false);
+		if (error && end - start > 1)
+		{
+			length = (end - start) / 2;
+			continue;
+		}
+		length = error ? FIRST_RUN : length * 2;
+		if (error)
+		{
+			tid_of(start, &tid);
+			search_add(runs->search, &tid, runs->reason, error);
+		}
+		start = end;
+	}
+}
+
 /*
- * Find one culprit after another until a step that writes can do the whole
- * of [from, to); each try is rolled back.
+ * The culprits that a step finds which writes [from, to) in runs, one upon
+ * another; all of it is rolled back.
+ */
+static void
+search_runs(Search *search, StepKind step, DeadLetterReason reason,
+			int64 from, int64 to)
+{
+	Runs		runs = {search, NULL, reason, from, to};
+	MemoryContext old = MemoryContextSwitchTo(search->w->batch_cxt);
+	ErrorData  *error;
+
+	runs.plan = step_plan(search->w, search->batch, step, NULL, 0);
+	error = error_guard(write_runs, &runs, true);
+	if (error)
+		ReThrowError(error);
+	search_leave_out(search);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Find culprits until a step that writes can do the whole of [from, to); each
+ * try is rolled back.  Most are found in runs; what goes well in runs may
+ * still fail at once, by rounding, and then one culprit after another is
+ * found by its prefix.
  */
 void
 search_writes(Search *search, StepKind step, DeadLetterReason reason,
@@ -284,6 +359,7 @@ search_writes(Search *search, StepKind step, DeadLetterReason reason,
 {
 	int64		start = from;
 
+	search_runs(search, step, reason, from, to);
 	for (;;)
 	{
 		StepArgs	args;

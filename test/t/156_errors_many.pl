@@ -83,6 +83,7 @@ my %stream = (
 	triggered => [ $same, 'target', 'P0001', 'good' ],
 	partitioned => [ $same, 'target', '23514', 'good' ],
 	keyed => [ $same, 'target', '23514', 'good_keyed' ],
+	overflowing => [ "SELECT m.v / 100 AS k, count(*) AS n, sum(CASE m.v WHEN 0 THEN 1.5e308 ELSE 1 END::float8) > 1e308 AS s FROM m GROUP BY m.v / 100" ],
 	windows => [ "SELECT w.window_start, count(*) AS n, sum(100 / m.v) AS s FROM m CROSS JOIN weir.tumble(m.at, '1 minute') w GROUP BY w.window_start", 'query', '22012', 'good_windows' ],
 	groups => [ "SELECT m.id / 4 AS k, count(*) AS n, 100 / min(m.v) AS q FROM m GROUP BY m.id / 4", undef, undef, 'good_groups' ]);
 
@@ -143,6 +144,13 @@ WeirTest::compare(
 is(sql("SELECT groups_failed FROM weir.stat_stream WHERE stream = 'groups'"),
 	sql('SELECT count(DISTINCT id / 4) FROM stored WHERE v = 0'),
 	'groups: the others are counted');
+WeirTest::compare($node, 'TABLE overflowing',
+	'SELECT 0, count(*) + 1, true FROM stored WHERE v <> 0',
+	'overflowing: a sum has room for one of them');
+WeirTest::compare($node,
+	"SELECT (staged_row ->> 'id')::int, reason, sqlstate FROM weir.dead_letter WHERE stream = 'overflowing'",
+	"SELECT id, 'query', '22003' FROM stored WHERE v = 0 AND id > 50",
+	'overflowing: and the others are dead letters');
 for my $name (qw(checked uniques))
 {
 	is(sql("SELECT count(*) FROM (SELECT id, lag(id) OVER (PARTITION BY id % 4 ORDER BY n) AS last FROM $name) s WHERE id < last"),
