@@ -3,7 +3,8 @@
 # Proves: streams whose keys and values are of types that are not
 # PostgreSQL's, and whose targets' columns are reached by casts of users, go
 # through all their statements, those for rows and groups that fail included,
-# and are never taken to use something that was not meant.
+# and are never taken to use something that was not meant.  The extension is
+# not made in a schema in which somebody else has, or may put, something.
 
 use strict;
 use warnings;
@@ -92,6 +93,27 @@ WeirTest::wait_for($node, @names);
 sql("SELECT weir.pause('$_'), weir.resume('$_')") for @names;
 WeirTest::wait_for($node, @names);
 is(sql("SELECT count(*) FROM weir.stat_stream WHERE state <> 'running'"), 0, 'all run after a seek, and a new start');
+
+##
+## Before there is the extension
+##
+
+sql('CREATE ROLE mallory');
+my %unclean = (
+	function => 'CREATE SCHEMA weir; CREATE FUNCTION weir.f() RETURNS int LANGUAGE sql AS $$ SELECT 1 $$',
+	operator => 'CREATE SCHEMA weir; CREATE OPERATOR weir.= (FUNCTION = pg_catalog.int4eq, LEFTARG = int, RIGHTARG = int)',
+	owner => 'CREATE SCHEMA weir AUTHORIZATION mallory',
+	grant => 'CREATE SCHEMA weir; GRANT CREATE ON SCHEMA weir TO mallory');
+for my $what (sort keys %unclean)
+{
+	sql("CREATE DATABASE unclean_$what TEMPLATE template0");
+	WeirTest::sql($node, $unclean{$what}, dbname => "unclean_$what");
+	like(WeirTest::sql_error($node, 'CREATE EXTENSION weir', dbname => "unclean_$what"),
+		qr/^55000: schema "weir" is not empty, or not a superuser's alone/, "a schema that others had ($what) is refused");
+}
+sql('CREATE DATABASE clean TEMPLATE template0');
+WeirTest::sql($node, 'CREATE SCHEMA weir; CREATE EXTENSION weir; DROP EXTENSION weir; CREATE EXTENSION weir', dbname => 'clean');
+pass('one that is empty is not');
 
 $node->stop;
 done_testing();
