@@ -172,9 +172,8 @@ extern void broker_show_trouble(Ingest *ingest, int sqlerrcode,
 								const char *message);
 extern void broker_show_well(Ingest *ingest);
 extern bool broker_log_due(Ingest *ingest, const char *message);
-extern void broker_raise(Ingest *ingest, const KafkaError *error)
-			pg_attribute_noreturn();
-extern void broker_start_anew(Ingest *ingest) pg_attribute_noreturn();
+extern void broker_raise(Ingest *ingest, const KafkaError *error);
+extern void broker_start_anew(Ingest *ingest);
 extern bool broker_source_changed(Ingest *ingest);
 extern const KafkaAnswer *broker_ask(Ingest *ingest, KafkaRequestKind kind,
 									 int64 time_ms);
