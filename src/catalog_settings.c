@@ -115,6 +115,34 @@ is_captured(const CapturedSettings *settings, const char *name)
 	return false;
 }
 
+static bool
+is_of_plpgsql(const char *name)
+{
+	for (int i = 0; i < lengthof(captured_of_plpgsql); i++)
+		if (strcmp(captured_of_plpgsql[i][0], name) == 0)
+			return true;
+	return false;
+}
+
+/*
+ * The session's value of a setting of plpgsql, or its default.  Before the
+ * module is loaded anybody can give the name any value, which it then does
+ * not take from who may not.
+ */
+static const char *
+value_of_plpgsql(struct config_generic **all, int n, int i)
+{
+	const char *name = captured_of_plpgsql[i][0];
+	const char *value = GetConfigOption(name, true, false);
+
+	for (int j = 0; value != NULL && j < n; j++)
+		if (strcmp(all[j]->name, name) == 0 &&
+			(all[j]->flags & GUC_CUSTOM_PLACEHOLDER) != 0 &&
+			all[j]->scontext == PGC_USERSET)
+			value = NULL;
+	return value != NULL ? value : captured_of_plpgsql[i][1];
+}
+
 void
 catalog_capture_settings(CapturedSettings *settings)
 {
@@ -125,15 +153,10 @@ catalog_capture_settings(CapturedSettings *settings)
 	for (int i = 0; i < lengthof(captured_names); i++)
 		add_setting(settings, captured_names[i],
 					GetConfigOption(captured_names[i], false, false));
-	for (int i = 0; i < lengthof(captured_of_plpgsql); i++)
-	{
-		const char *value = GetConfigOption(captured_of_plpgsql[i][0], true,
-											false);
-
-		add_setting(settings, captured_of_plpgsql[i][0],
-					value != NULL ? value : captured_of_plpgsql[i][1]);
-	}
 	all = compat_guc_variables(&n);
+	for (int i = 0; i < lengthof(captured_of_plpgsql); i++)
+		add_setting(settings, captured_of_plpgsql[i][0],
+					value_of_plpgsql(all, n, i));
 	for (int i = 0; i < n; i++)
 	{
 		const char *value;
@@ -196,11 +219,13 @@ set(const char *name, const char *value, GucAction action)
 		return;
 
 	/*
-	 * As a superuser: only a session that may have set it has captured it. A
-	 * value that is not possible any more says nothing of a row.
+	 * As the user who could set it; those of plpgsql were captured from a
+	 * session that might have set them.  A value that is not possible any
+	 * more says nothing of a row.
 	 */
-	if (set_config_option(name, value, PGC_SUSET, PGC_S_SESSION, action, true,
-						  DEBUG1, false) <= 0)
+	if (set_config_option(name, value,
+						  is_of_plpgsql(name) ? PGC_SUSET : PGC_USERSET,
+						  PGC_S_SESSION, action, true, DEBUG1, false) <= 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("setting \"%s\" can no longer have the value \"%s\"",

@@ -267,6 +267,17 @@ sql("SELECT weir.resume('searched')");
 WeirTest::wait_for($node, 'searched');
 is(sql('SELECT count(*) FROM alice.searched'), 4, 'and none is lost');
 
+# What a user may not set is not captured, though a session may take it.
+sql(<<'SQL');
+SET SESSION AUTHORIZATION alice;
+SET search_path = alice, public;
+SET app.tenant = 'acme';
+SET plpgsql.variable_conflict = 'use_column';
+SELECT weir.create_stream('unset', 'SELECT id, conflicts() AS c FROM texts', target => 'alice.unset');
+SQL
+like(sql("SELECT settings FROM weir_internal.stream WHERE name = 'unset'"),
+	qr/plpgsql\.variable_conflict=use_variable/, 'a setting that its user may not set is not captured');
+
 # Settings of users are theirs.
 is(sql("SELECT count(*) FROM weir.streams, unnest(settings) s WHERE s ~ '^(app|plpgsql)'"),
 	0, 'settings of modules and users are not shown to everybody');
