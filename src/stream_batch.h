@@ -141,6 +141,8 @@ typedef struct StreamWorker
 	bool		in_order;		/* rows are written one by one, see
 								 * stream_check.c */
 	bool		target_refuses; /* some rows of the last batch with culprits */
+	int64		groups_closed;	/* of those closed carefully, lately, */
+	int64		groups_at_fault;	/* so many by errors of class definition */
 	bool		letter_shown;	/* last_error tells of a dead letter */
 
 	/* the slot it reads */

@@ -297,6 +297,39 @@ discard_group(Search *search, const ItemPointerData *tid,
 	stream_dead_letters(w, batch, &letter, 1);
 	batch->groups_failed++;
 	failures_first(w, batch, error);
+	if (error_class(error->sqlerrcode) == ERROR_OF_DEFINITION)
+	{
+		search->at_fault++;
+		search->fault = MemoryContextStrdup(w->batch_cxt, letter.message);
+	}
+}
+
+/*
+ * A definition that is broken for groups only (a trigger of the target calls
+ * what is no more) must not make dead letters of all.
+ */
+static void
+check_groups_at_fault(Search *search, int64 closed)
+{
+	StreamWorker *w = search->w;
+
+	w->groups_closed += closed;
+	w->groups_at_fault += search->at_fault;
+	if (w->groups_closed < FAILURE_ROWS)
+		return;
+	if (search->at_fault > 0 &&
+		w->groups_at_fault > w->def->max_dead_ratio * w->groups_closed)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("%lld of %lld groups could not be closed: %s",
+						(long long) w->groups_at_fault,
+						(long long) w->groups_closed, search->fault),
+				 errdetail("That is more than max_dead_ratio %g allows.",
+						   w->def->max_dead_ratio),
+				 errhint("Repair the query or the target and call "
+						 "weir.resume(), or raise options.max_dead_ratio.")));
+	w->groups_closed /= 2;
+	w->groups_at_fault /= 2;
 }
 
 /* At once; group by group when that fails. */
@@ -324,6 +357,7 @@ careful_close(StreamWorker *w, StreamBatch *batch)
 					 discard_group, &counts);
 	if (error)
 		ReThrowError(error);
+	check_groups_at_fault(&search, counts.groups);
 	batch->written += counts.written;
 	batch->windows_closed += counts.windows;
 }

@@ -32,6 +32,9 @@ typedef struct Search
 	MemoryContext try_cxt;		/* one try's, the error it gave included */
 	StatementPlan *probe;
 	StatementPlan *discard;		/* NULL: not planned yet */
+	int64		at_fault;		/* groups that an error of class definition
+								 * keeps from being closed */
+	char	   *fault;			/* the last one's */
 	int64		counts[5];		/* what the last try that went well gave */
 } Search;
 

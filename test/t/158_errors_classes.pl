@@ -20,7 +20,7 @@ use Test::More;
 use WeirBroker;
 use WeirTest;
 
-my $broker = WeirBroker->embedded(topics => { c => 1, low => 1, single => 1, first => 1 });
+my $broker = WeirBroker->embedded(topics => { c => 1, low => 1, single => 1, first => 1, g => 1 });
 my $node = WeirTest::start_node('main');
 
 sub sql
@@ -167,15 +167,10 @@ sub batches
 	for my $i (1 .. $n)
 	{
 		$broker->produce($name, [ map { qq({"v":$v}) } 1 .. $rows ]);
-		WeirTest::poll(
-			sub {
-				sql(<<SQL) eq 't';
-SELECT s.state = 'failed' OR s.rows_in = (SELECT sum(fetched_offset) FROM weir.stat_source WHERE source = '$name' AND end_offset = fetched_offset)
-	AND s.lag = 0 FROM weir.stat_stream s WHERE stream = '${name}_rows'
-SQL
-			}) or die 'no progress';
-		last
-		  if sql("SELECT state FROM weir.stat_stream WHERE stream = '${name}_rows'") eq 'failed';
+		my ($rc, undef, $error) = WeirTest::try_psql($node,
+			"SELECT weir.wait_for('${name}_rows', '$WeirTest::timeout s')");
+		last if $rc != 0 && $error =~ /is failed|failed/;
+		die $error if $rc != 0;
 	}
 	return;
 }
@@ -203,6 +198,45 @@ $broker->produce('first', ['{"v":3}']);
 WeirTest::wait_for($node, 'first_rows');
 is( sql("SELECT state, last_error_sqlstate, last_error ~ 'first_rows_v_check' FROM weir.stat_stream WHERE stream = 'first_rows'"),
 	'running|23514|t', 'the first dead letter of a kind is told, and stays');
+
+##
+## Groups that are closed
+##
+
+WeirTest::create_source($node, 'g', columns => 'k int, at timestamptz', event_time => 'at');
+sql(<<'SQL');
+CREATE TABLE some_groups (window_start timestamptz, k int, n bigint, UNIQUE NULLS NOT DISTINCT (window_start, k));
+CREATE TABLE all_groups (LIKE some_groups INCLUDING ALL);
+CREATE FUNCTION calling() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF NEW.k % TG_ARGV[0]::int = 0 THEN PERFORM public.no_more(NEW.k); END IF;
+	RETURN NEW;
+END $$;
+CREATE TRIGGER calling BEFORE INSERT ON some_groups FOR EACH ROW EXECUTE FUNCTION calling(10);
+CREATE TRIGGER calling BEFORE INSERT ON all_groups FOR EACH ROW EXECUTE FUNCTION calling(1);
+SQL
+WeirTest::create_stream($node, $_,
+	"SELECT w.window_start, g.k, count(*) AS n FROM g CROSS JOIN weir.tumble(g.at, '1 minute') w GROUP BY w.window_start, g.k",
+	emit => 'on_close')
+  for qw(some_groups all_groups);
+$broker->produce('g', [ map { qq({"k":$_,"at":1704067200}) } 1 .. 150 ]);
+WeirTest::wait_for($node, qw(some_groups all_groups));
+sql("SELECT weir.advance_watermark('g')");
+WeirTest::wait_for($node, 'some_groups');
+WeirTest::compare($node, 'SELECT k FROM some_groups',
+	'SELECT i FROM generate_series(1, 150) i WHERE i % 10 <> 0',
+	'groups that can be closed, are');
+is( sql("SELECT count(*), min(reason), min(sqlstate) FROM weir.dead_letter WHERE stream = 'some_groups'"),
+	'15|group|42883', 'and the others are dead letters');
+WeirTest::sql_becomes($node,
+	"SELECT state, last_error_sqlstate, last_error ~ 'no_more' FROM weir.stat_stream WHERE stream = 'all_groups'",
+	'failed|55000|t', 'when none can, the definition is at fault');
+is(sql("SELECT count(*) FROM weir.dead_letter WHERE stream = 'all_groups'"),
+	0, 'and none is lost');
+sql("DROP TRIGGER calling ON all_groups");
+sql("SELECT weir.resume('all_groups')");
+WeirTest::wait_for($node, 'all_groups');
+is(sql('SELECT count(*) FROM all_groups'), 150, 'repaired, all are there');
 
 my $log = PostgreSQL::Test::Utils::slurp_file($node->logfile);
 unlike($log, qr/AS NOT MATERIALIZED/, 'no statement of weir\'s is in the log');
