@@ -61,6 +61,7 @@ SELECT refused('SELECT ride_id FROM rides WHERE CURRENT OF c');
 SELECT refused('WITH gone AS (DELETE FROM zones RETURNING id) SELECT ride_id FROM rides');
 SELECT refused('SELECT ride_id FROM rides, (WITH gone AS (DELETE FROM zones RETURNING id) SELECT * FROM gone) g');
 SELECT refused('SELECT $1 AS one FROM rides');
+SELECT refused('SELECT ride_id FROM rides WHERE zone_id IN (SELECT id FROM zones WHERE id > $2 ORDER BY id LIMIT 1)');
 SELECT refused('SELECT DEFAULT AS one FROM rides');
 SELECT refused('');
 

@@ -230,6 +230,24 @@ allow_walker(Node *node, int *depth)
 	return expression_tree_walker(node, allow_walker, depth);
 }
 
+static bool
+parameter_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, ParamRef))
+		refuse(psprintf("a parameter ($%d)", ((ParamRef *) node)->number),
+			   "Write the value itself.");
+	return raw_expression_tree_walker(node, parameter_walker, context);
+}
+
+/* In the raw tree: the analysis would only say that there is none. */
+void
+stream_refuse_parameters(Node *statement)
+{
+	(void) parameter_walker(statement, NULL);
+}
+
 void
 stream_refuse_unknown(Query *query)
 {

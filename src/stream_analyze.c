@@ -116,6 +116,7 @@ parse_query(const char *text)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("a continuous query must be a SELECT")));
+	stream_refuse_parameters(statement->stmt);
 	query = parse_analyze_fixedparams(statement, text, NULL, 0, NULL);
 	compat_flatten_groups(query);
 	unname_joins(query);

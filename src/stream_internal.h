@@ -95,6 +95,7 @@ extern StreamPlan *stream_analyze_with(const char *query,
 
 /* stream_allow.c: whatever is not known to work. */
 extern void stream_refuse_unknown(Query *query);
+extern void stream_refuse_parameters(Node *statement);
 
 /* stream_refuse.c: what cannot be kept incrementally. */
 extern void stream_refuse_clauses(const Query *query);
