@@ -73,7 +73,7 @@ COMMENT ON FUNCTION weir.wait_for(text, interval) IS
 CREATE FUNCTION weir.explain(stream text, OUT step text, OUT purpose text, OUT statement text) RETURNS SETOF record
 	LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'weir_explain';
 COMMENT ON FUNCTION weir.explain(text) IS
-'the statements that a stream runs, in order; weir_internal.segment stands for a staging segment. Errors: 42704 no such stream, 42501 not the owner, and those of a query that no longer works';
+'the statements that a stream runs, in order; weir_internal.segment stands for a staging segment. They are written for search_path = pg_catalog, pg_temp, under which the worker analyzes them. Errors: 42704 no such stream, 42501 not the owner, and those of a query that no longer works';
 
 CREATE FUNCTION weir.watermark(stream text) RETURNS timestamptz
 	LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'weir_watermark';
