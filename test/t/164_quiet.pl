@@ -72,6 +72,21 @@ sub produce
 	return;
 }
 
+# The same for more than one partition: they are there when the source begins
+# to read.  What is produced while its partition is idle comes late when the
+# others go on without it, as it should.
+sub produce_at_once
+{
+	my ($topic, @rows) = @_;
+	sql("SELECT weir.pause('$topic')");
+	WeirTest::sql_becomes($node,
+		"SELECT count(*) FROM weir.stat_worker WHERE kind = 'ingest' AND source = '$topic'",
+		0);
+	produce($topic, @rows);
+	sql("SELECT weir.resume('$topic')");
+	return;
+}
+
 # "minute=n ..." of a target
 sub minutes
 {
@@ -120,8 +135,8 @@ for my $kind (sort keys %silence)
 	create_minutes("${kind}_open", "q_$kind");
 	my @streams = ("${kind}_closed", "${kind}_open");
 
-	# something that is skipped, and old
-	produce("q_$kind", [ 0, 1, -100 ], [ 1, 2, -99 ]);
+	# something that is skipped, and old; no window closes, whatever is idle
+	produce("q_$kind", [ 0, 1, -100 ], [ 1, 2, -99.5 ]);
 	WeirTest::wait_for($node, @streams);
 	sql("SELECT weir.seek('$_', 'latest')") for @streams;
 	WeirTest::wait_for($node, @streams);
@@ -170,7 +185,7 @@ SQL
 	  for qw(closed open);
 
 	# both go on
-	produce("q_$kind", map { [ $_ % 2, $_, 300 + $_ ] } 30 .. 39);
+	produce_at_once("q_$kind", map { [ $_ % 2, $_, 300 + $_ ] } 30 .. 39);
 	WeirTest::wait_for($node, @streams);
 	like(minutes("${kind}_open"), qr/ 300=1 330=1 331=1 332=1.* 339=1/, "$kind: and it goes on");
 	unlike(minutes("${kind}_closed"), qr/^0=|-\d/, "$kind: nothing begun before the position");
@@ -181,13 +196,15 @@ SQL
 # Filtered rows have a time, which tells the floor as well.
 create_source('filtered', filter => 'id >= 0');
 create_minutes('filtered_closed', 'filtered', emit => 'on_close');
-produce('filtered', [ 0, 1, -100 ], [ 1, 2, -99 ]);
+produce('filtered', [ 0, 1, -100 ], [ 1, 2, -99.5 ]);
 WeirTest::wait_for($node, 'filtered_closed');
 sql(q(SELECT weir.seek('filtered_closed', 'latest')));
 WeirTest::wait_for($node, 'filtered_closed');
 produce('filtered', [ 1, -1, 2.5 ]);
 WeirTest::wait_for($node, 'filtered_closed');
-produce('filtered', (map { [ 0, 10 + $_, 0.5 + $_ ] } 0 .. 5), [ 1, -1, 6 ]);
+produce('filtered', map { [ 0, 10 + $_, 0.5 + $_ ] } 0 .. 5);
+WeirTest::wait_for($node, 'filtered_closed');
+produce('filtered', [ 1, -1, 5.9 ]);
 WeirTest::wait_for($node, 'filtered_closed');
 is(minutes('filtered_closed'), '3=1 4=1', 'rows that the filter drops tell the floor, too');
 
@@ -198,7 +215,7 @@ is(minutes('filtered_closed'), '3=1 4=1', 'rows that the filter drops tell the f
 create_source('known');
 create_minutes('known_closed', 'known', emit => 'on_close');
 create_minutes('known_open', 'known');
-produce('known', map { [ $_ % 2, $_, $_ / 10 ] } 0 .. 59);
+produce_at_once('known', map { [ $_ % 2, $_, $_ / 10 ] } 0 .. 59);
 WeirTest::wait_for($node, qw(known_closed known_open));
 
 # partition 1 stays where it is, at its end, with rows up to 5.9
@@ -257,7 +274,7 @@ produce('i_control', [ 0, 1, 0 ]);
 produce('i_filtered', [ 0, -1, -60 ], [ 1, -1, -60 ]);
 produce('i_dead', [ 0, 'not json' ], [ 1, '{}' ]);
 produce('i_tombstones', [ 0, '\N' ], [ 1, '\N' ]);
-produce('i_sought', [ 0, 1, -60 ], [ 1, 2, -60 ]);
+produce_at_once('i_sought', [ 0, 1, -60 ], [ 1, 2, -60 ]);
 WeirTest::wait_for($node, map { "${_}_s" } @idle);
 WeirTest::sql_becomes($node, 'SELECT n FROM i_sought_s', 2, 'a window closes before the seek');
 sql(q(SELECT weir.seek('i_sought_s', 'latest')));
@@ -269,8 +286,11 @@ is(watermark("${_}_s"), $_ eq 'i_filtered' ? -60 : '', "$_: there is no watermar
   for @idle;
 
 # the first rows, all of them older than now
-produce($_, map { [ $_ % 2, $_, $_ / 2 ] } 1 .. 9) for grep { $_ ne 'i_half' } @idle;
-produce('i_half', map { [ 0, $_, $_ / 2 ] } 1 .. 9);
+for my $name (@idle)
+{
+	produce_at_once($name,
+		map { [ $name eq 'i_half' ? 0 : $_ % 2, $_, $_ / 2 ] } 1 .. 9);
+}
 WeirTest::wait_for($node, map { "${_}_s" } @idle);
 for my $name (@idle)
 {

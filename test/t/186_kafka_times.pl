@@ -54,7 +54,7 @@ for my $name (qw(by_kafka by_payload))
 		columns => 'id int, v int CHECK (v >= 0), at timestamptz DEFAULT \'2024-01-01Z\'',
 		event_time => $name eq 'by_payload' ? 'at' : undef,
 		max_future_skew => undef,
-		idle_timeout => '1 second');
+		idle_timeout => undef);
 	WeirTest::create_stream($node, "${name}_rows",
 		"SELECT id, kafka_timestamp AS at FROM $name");
 }
