@@ -20,6 +20,9 @@
  * A callback must not look into the catalog, so what it compares with is
  * collected when the source is compiled.
  *
+ * The filter is stored as a text, which follows renames; it is read again with
+ * the rest.
+ *
  * Functions called, not inlined, plan their statements themselves, and
  * PostgreSQL's caches of types (enums, domains' constraints) follow the
  * catalog by themselves, but for functions inlined into a domain's checks
@@ -232,34 +235,64 @@ follow_outdated(void)
 }
 
 /*
- * Compile the source into ingest->decoder.  In a transaction with a snapshot.
- * Whatever changes while it is under way makes it outdated again.
+ * Compile the source into a decoder, with the filter that the definition has.
  */
-void
-follow_compile(Ingest *ingest)
+static Decoder *
+compile(Ingest *ingest, const SourceDef *now)
 {
+	SourceDef	source = *ingest->source;
 	Relation	rel;
 	TupleDesc	desc;
 	UserContext user;
 	Decoder    *decoder;
 
-	if (watch == NULL)
-		register_callbacks();
+	source.filter = now->filter;
+	source.objects_recorded = now->objects_recorded;
+	source.objects = now->objects;
 	watched_relations = watched_types = watched_hashes = NIL;
 	MemoryContextReset(watch);
-	rel = table_open(ingest->source->relid, AccessShareLock);
+	rel = table_open(source.relid, AccessShareLock);
 	outdated = false;
 	watch_relation(RelationGetRelid(rel));
 	desc = RelationGetDescr(rel);
 	for (int i = 0; i < desc->natts; i++)
 		if (!TupleDescAttr(desc, i)->attisdropped)
 			watch_type(TupleDescAttr(desc, i)->atttypid);
-	catalog_enter_user(&user, ingest->source->owner,
-					   &ingest->source->settings);
-	decoder = decoder_create(ingest->source, rel, ingest->segment_desc,
-							 ingest->cxt);
+	catalog_enter_user(&user, source.owner, &source.settings);
+	decoder = decoder_create(&source, rel, ingest->segment_desc, ingest->cxt);
 	catalog_leave_user(&user);
 	table_close(rel, AccessShareLock);
+	return decoder;
+}
+
+/*
+ * Compile the source into ingest->decoder.  In a transaction with a snapshot.
+ * Whatever changes while it is under way makes it outdated again.
+ *
+ * The filter is a text, in which a rename changes names, and the names may be
+ * others' by then (two columns that change names).  So it is read again, and
+ * must be the same after it was compiled: a rename that was seen meanwhile
+ * has changed the definition, too.  Each turn takes another such change.
+ */
+void
+follow_compile(Ingest *ingest)
+{
+	int32		source_id = ingest->source->source_id;
+	SourceDef  *now;
+	SourceDef  *later = catalog_source_by_id(source_id, false);
+	Decoder    *decoder = NULL;
+
+	if (watch == NULL)
+		register_callbacks();
+	do
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (decoder)
+			decoder_free(decoder);
+		now = later;
+		decoder = compile(ingest, now);
+		later = catalog_source_by_id(source_id, false);
+	} while (later->version != now->version);
 	if (ingest->decoder)
 	{
 		decoder_take_over(decoder, ingest->decoder);
