@@ -117,6 +117,8 @@ SELECT refused($$SELECT w.window_start, count(*) FROM rides
 	LEFT JOIN weir.tumble(pickup_at, '1 hour') w ON fare > 0 GROUP BY 1$$);
 SELECT refused($$SELECT zone_id, count(*) FROM rides,
 	weir.tumble(pickup_at, '1 hour') w GROUP BY 1$$);
+SELECT refused($$SELECT w.window_start, w::text AS x, count(*) FROM rides,
+	weir.tumble(pickup_at, '1 hour') w GROUP BY w.window_start, w$$);
 SELECT refused($$SELECT w.window_start, count(*) FROM rides,
 	weir.hop(pickup_at, '1 day', '6 hours', timezone => 'Europe/Berlin') w
 	GROUP BY 1$$);

@@ -504,6 +504,11 @@ make_key(Query *query, StreamPlan *plan, Node *expr)
 	if (parts->window_rti != 0 && IsA(var, Var) &&
 		var->varno == parts->window_rti && var->varlevelsup == 0)
 	{
+		if (var->varattno == InvalidAttrNumber)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("the window as a whole cannot be a group key of a stream"),
+					 errhint("Group by its columns, window_start and window_end.")));
 		key->is_window = true;
 		key->column = var->varattno == 1 ? "window_start" : "window_end";
 		return key;
