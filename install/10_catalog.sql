@@ -398,6 +398,9 @@ CREATE TRIGGER count_deleted AFTER DELETE ON weir_internal.dead_letter
 	EXECUTE FUNCTION weir_internal.count_deleted_letters();
 CREATE TRIGGER count_truncated AFTER TRUNCATE ON weir_internal.dead_letter
 	FOR EACH STATEMENT EXECUTE FUNCTION weir_internal.count_deleted_letters();
+-- in sessions that are replicas, too
+ALTER TABLE weir_internal.dead_letter ENABLE ALWAYS TRIGGER count_deleted;
+ALTER TABLE weir_internal.dead_letter ENABLE ALWAYS TRIGGER count_truncated;
 
 ------------------------------------------------------------------------
 -- Rights and dumps

@@ -262,6 +262,9 @@ $lock->quit;
 ## TRUNCATE, restart, dump
 ##
 
+sql(q(SET session_replication_role = replica; DELETE FROM weir.dead_letter WHERE dead_letter_id = (SELECT min(dead_letter_id) FROM weir.dead_letter)));
+counted('a letter that a session in the role of a replica deletes');
+
 my $dump = $node->basedir . '/dump';
 $node->command_ok([ 'pg_dump', '-Fc', '-f', $dump, $node->connstr('postgres') ], 'dumped');
 sql('CREATE DATABASE copy TEMPLATE template0');
