@@ -36,6 +36,7 @@
 #include "fdw.h"
 #include "kafka.h"
 #include "settings.h"
+#include "worker.h"
 
 PG_FUNCTION_INFO_V1(weir_sample);
 PG_FUNCTION_INFO_V1(weir_dead_letter_text);
@@ -317,7 +318,7 @@ give_up(const Sample *sample)
 static void
 read_records(Sample *sample)
 {
-	TimestampTz begun = GetCurrentTimestamp();
+	TimestampTz begun = worker_clock();
 	TimestampTz moved = begun;
 
 	while (sample->reading > 0)
@@ -331,7 +332,7 @@ read_records(Sample *sample)
 		(void) kafka_service(sample->client);
 		got = kafka_consume(sample->client, &messages, SAMPLE_BATCH,
 							&pending);
-		now = GetCurrentTimestamp();
+		now = worker_clock();
 		sample->batches++;
 		for (int i = 0; i < got; i++)
 			if (take_message(sample, &messages[i]))

@@ -314,7 +314,7 @@ weir_wait_for(PG_FUNCTION_ARGS)
 		timeout = options_duration(PG_GETARG_INTERVAL_P(1), "timeout");
 	wait.def = api_own_stream(name);
 	wait.deadline = PG_ARGISNULL(1) ? DT_NOEND :
-		GetCurrentTimestamp() + timeout;
+		worker_clock() + timeout;
 	check_committed(&wait);
 
 	poll_cxt = AllocSetContextCreate(CurrentMemoryContext, "weir wait_for",
@@ -328,7 +328,7 @@ weir_wait_for(PG_FUNCTION_ARGS)
 		wait.def = api_own_stream(name);
 		check_progresses(wait.def);
 		done = wait.npartitions > 0 && is_applied(&wait);
-		if (!done && GetCurrentTimestamp() >= wait.deadline)
+		if (!done && worker_clock() >= wait.deadline)
 			timed_out(&wait);
 		MemoryContextSwitchTo(old);
 		if (done)

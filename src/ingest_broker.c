@@ -49,7 +49,7 @@ void
 broker_show_trouble(Ingest *ingest, int sqlerrcode, const char *message)
 {
 	SlotShared *slot = ingest->slot;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = worker_clock();
 
 	if (slot->state != SLOT_RETRYING || slot->error.sqlerrcode == 0 ||
 		strcmp(slot->error.message, message) != 0)
@@ -82,7 +82,7 @@ bool
 broker_log_due(Ingest *ingest, const char *message)
 {
 	SlotShared *slot = ingest->slot;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = worker_clock();
 
 	if (slot == NULL || ingest->trouble == KAFKA_OK)
 		return true;
@@ -106,7 +106,7 @@ broker_show_well(Ingest *ingest)
 		ereport(LOG,
 				(errmsg("source \"%s\" goes on after %d s",
 						ingest->source->name,
-						(int) ((GetCurrentTimestamp() - slot->outage_since) /
+						(int) ((worker_clock() - slot->outage_since) /
 							   USECS_PER_SEC))));
 	slot->outage_since = 0;
 	if (slot->error.sqlerrcode != 0)
@@ -307,11 +307,11 @@ broker_serve_waiters(Ingest *ingest)
 			LWLockRelease(&slot->lock);
 		}
 		else
-			failed_at = GetCurrentTimestamp();
+			failed_at = worker_clock();
 		asked = 0;
 	}
 	if (slot->ends_asked <= slot->ends_generation ||
-		!TimestampDifferenceExceeds(failed_at, GetCurrentTimestamp(),
+		!TimestampDifferenceExceeds(failed_at, worker_clock(),
 									LOOK_MS))
 		return;
 	asked = slot->ends_asked;

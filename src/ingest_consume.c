@@ -343,7 +343,7 @@ consume(Ingest *ingest)
 		if (nrecords > 0 || moved)
 		{
 			stage_batch(ingest, messages, nrecords);
-			ingest->last_batch = GetCurrentTimestamp();
+			ingest->last_batch = worker_clock();
 			ingest->last_small = !pending && nrecords < max / SMALL_PART;
 		}
 	}
@@ -387,7 +387,8 @@ judge_idleness(Ingest *ingest)
 			part->idle_since = 0;
 		else
 		{
-			if (part->idle_since == 0 ||
+			/* a clock that was set is a break, too */
+			if (part->idle_since == 0 || as_of < part->idle_as_of ||
 				as_of - part->idle_as_of > WORKER_IDLE_GAP)
 				part->idle_since = as_of;
 			part->idle_as_of = as_of;
@@ -641,14 +642,14 @@ ingest_loop(Ingest *ingest)
 			stage_recycle(ingest);
 			room = stage_has_room(ingest);
 		}
-		paced = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+		paced = TimestampDifferenceMilliseconds(worker_clock(),
 												paced_until(ingest));
 		if (room && paced == 0)
 			pending = consume(ingest);
 		changed = kafka_service(ingest->client);
 		broker_serve_waiters(ingest);
 
-		now = GetCurrentTimestamp();
+		now = worker_clock();
 		quiet = room && !recycling(ingest) &&
 			TimestampDifferenceExceeds(ingest->last_batch, now,
 									   QUIET_TICK_MS);

@@ -263,7 +263,7 @@ position_was_read(Ingest *ingest)
 static const KafkaAnswer *
 ask_partitions(Ingest *ingest)
 {
-	TimestampTz since = GetCurrentTimestamp();
+	TimestampTz since = worker_clock();
 
 	for (;;)
 	{
@@ -273,7 +273,7 @@ ask_partitions(Ingest *ingest)
 		if (answer->error.class == KAFKA_OK)
 			return answer;
 		if (answer->error.class != KAFKA_UNKNOWN_TOPIC ||
-			TimestampDifferenceExceeds(since, GetCurrentTimestamp(),
+			TimestampDifferenceExceeds(since, worker_clock(),
 									   GONE_AFTER_MS) ||
 			!position_was_read(ingest))
 			broker_raise(ingest, &answer->error);

@@ -154,7 +154,7 @@ place_first(Ingest *ingest, int place, TimestampTz begun)
 {
 	while (!place_segment(ingest, place, place))
 	{
-		if (TimestampDifferenceExceeds(begun, GetCurrentTimestamp(),
+		if (TimestampDifferenceExceeds(begun, worker_clock(),
 									   BUSY_TIMEOUT_MS))
 		{
 			place_spare(ingest, place);
@@ -177,7 +177,7 @@ stage_open(Ingest *ingest)
 {
 	SlotShared *slot = ingest->slot;
 	int			n = ring_size(ingest);
-	TimestampTz begun = GetCurrentTimestamp();
+	TimestampTz begun = worker_clock();
 	Relation	rel;
 
 	LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
@@ -674,7 +674,7 @@ void
 stage_recycle(Ingest *ingest)
 {
 	SlotShared *slot = ingest->slot;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = worker_clock();
 
 	raise_floors(ingest);
 	for (int i = 0; i < slot->nsegments; i++)

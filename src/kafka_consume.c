@@ -189,7 +189,7 @@ take_error(KafkaClient *client, KafkaPartition *part,
 	KafkaError	error;
 
 	part->troubled = true;
-	part->troubled_at = GetCurrentTimestamp();
+	part->troubled_ms = kafka_monotonic_ms();
 	kafka_fill_error(client, &error, native->err, native->partition,
 					 native->offset, rd_kafka_message_errstr(native));
 	if (error.class == KAFKA_TRANSIENT)

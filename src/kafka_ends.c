@@ -114,6 +114,7 @@ kafka_take_ends(KafkaClient *client, const KafkaJob *job, bool count_misses)
 		{
 			part->asked_end = job->offsets[i];
 			part->asked_at = asked_at;
+			part->asked_ms = job->begun_ms;
 			part->misses = 0;
 			any = true;
 			client->quiet &= part->asked_end == part->position;
@@ -156,7 +157,7 @@ kafka_partition_at_end(KafkaClient *client, int32 partition,
 		return false;
 
 	return part->asked_end >= 0 && part->asked_end == part->position &&
-		(!part->troubled || part->asked_at > part->troubled_at) &&
-		part->asked_at >= GetCurrentTimestamp() -
-		(INT64CONST(2) * client->ends_interval_ms + ANSWER_SLACK_MS) * 1000;
+		(!part->troubled || part->asked_ms > part->troubled_ms) &&
+		part->asked_ms >= kafka_monotonic_ms() -
+		(INT64CONST(2) * client->ends_interval_ms + ANSWER_SLACK_MS);
 }

@@ -118,9 +118,10 @@ typedef struct KafkaPartition
 	KafkaErrorClass unreported; /* failed, and kafka_consume() is to say so */
 	int64		position;		/* next offset to come; -1: unknown */
 	bool		troubled;		/* an error since the last sign of life */
-	TimestampTz troubled_at;
+	int64		troubled_ms;	/* kafka_monotonic_ms() */
 	int64		asked_end;		/* last end offset asked for; -1: none */
 	TimestampTz asked_at;		/* when that was asked */
+	int64		asked_ms;		/* the same by kafka_monotonic_ms() */
 	int			misses;			/* times in a row without an answer */
 } KafkaPartition;
 

@@ -206,8 +206,8 @@ typedef struct SlotShared
 
 	/* statistics */
 	SharedError error;
-	TimestampTz outage_since;	/* of the broker; 0: none */
-	TimestampTz outage_logged_at;
+	TimestampTz outage_since;	/* of the broker; 0: none (worker_clock()) */
+	TimestampTz outage_logged_at;	/* as well */
 	TimestampTz next_retry_at;
 	TimestampTz stats_reset;
 	int64		kafka_queue_bytes;
@@ -231,8 +231,8 @@ typedef struct StreamShared
 	uint64		batch_first;	/* (slot) number of the first mark of its
 								 * batch, or of the next one to come */
 	uint64		batch_end;		/* (slot) and of the first one after it */
-	TimestampTz next_batch_at;	/* it will not look for rows before; DT_NOEND:
-								 * a batch is under way */
+	TimestampTz next_batch_at;	/* (worker_clock()) it will not look for rows
+								 * before; DT_NOEND: a batch is under way */
 	bool		wants_catch_up; /* manager: give it a private slot */
 	bool		start_anew;		/* as a slot's */
 	pg_atomic_uint32 holds;		/* so many want to lock the stream */
@@ -351,6 +351,7 @@ extern void worker_begin(const WorkerArgs *args);
 extern bool worker_start(const WorkerArgs *args, const char *name,
 						 BackgroundWorkerHandle **handle);
 extern void worker_reload_config(void);
+extern TimestampTz worker_clock(void);
 extern void worker_account(void);	/* cpu_us, memory_bytes */
 extern void worker_activity(const char *fmt,...) pg_attribute_printf(1, 2);
 extern uint64 worker_catalog_generation(void);

@@ -87,10 +87,10 @@ unblock_database(int code, Datum dbid)
 static void
 stop_workers(Oid dbid)
 {
-	TimestampTz start = GetCurrentTimestamp();
+	TimestampTz start = worker_clock();
 
 	while (terminate_workers(dbid) &&
-		   !TimestampDifferenceExceeds(start, GetCurrentTimestamp(),
+		   !TimestampDifferenceExceeds(start, worker_clock(),
 									   STOP_TIMEOUT_MS))
 	{
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT |

@@ -93,7 +93,7 @@ void
 worker_lock_stream(int32 stream_id, int32 source_id)
 {
 	StreamShared *stream = worker_stream_hold(stream_id, source_id);
-	TimestampTz start = GetCurrentTimestamp();
+	TimestampTz start = worker_clock();
 
 	/* no room for one more stream: it has no worker, either */
 	if (stream == NULL)
@@ -104,7 +104,7 @@ worker_lock_stream(int32 stream_id, int32 source_id)
 	PG_ENSURE_ERROR_CLEANUP(end_hold, PointerGetDatum(stream));
 	{
 		while (in_batch(stream,
-						TimestampDifferenceExceeds(start, GetCurrentTimestamp(),
+						TimestampDifferenceExceeds(start, worker_clock(),
 												   GRACE_MS)))
 		{
 			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT |

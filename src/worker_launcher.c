@@ -38,7 +38,7 @@ typedef struct LaunchedManager
 	BackgroundWorkerHandle *handle; /* NULL: none */
 	bool		wanted;			/* had the extension when last probed, or
 								 * could not be probed */
-	TimestampTz started_at;
+	TimestampTz started_at;		/* worker_clock(), as next_start */
 	TimestampTz next_start;
 	int			delay_ms;		/* of the next start but one; 0: none */
 } LaunchedManager;
@@ -115,7 +115,7 @@ manager_of(Oid dbid)
 static void
 put_off(LaunchedManager *manager)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = worker_clock();
 
 	if (TimestampDifferenceExceeds(manager->started_at, now, LIVED_LONG_MS))
 		manager->delay_ms = 0;
@@ -184,7 +184,7 @@ launch_manager(LaunchedManager *manager)
 	database->probed = false;
 	snprintf(name, sizeof(name), "weir manager for database %u",
 			 manager->dbid);
-	manager->started_at = GetCurrentTimestamp();
+	manager->started_at = worker_clock();
 	{
 		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 		bool		started = worker_start(&args, name, &manager->handle);
@@ -256,7 +256,7 @@ launcher_round(void)
 	foreach(lc, dbids)
 	{
 		LaunchedManager *manager = manager_of(lfirst_oid(lc));
-		TimestampTz now = GetCurrentTimestamp();
+		TimestampTz now = worker_clock();
 
 		CHECK_FOR_INTERRUPTS();
 		if (manager_runs(manager) || (!manager->wanted && !rescan))

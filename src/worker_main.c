@@ -21,6 +21,7 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "portability/instr_time.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
@@ -218,12 +219,25 @@ worker_reload_config(void)
 	}
 }
 
+/*
+ * What waits are measured with: a clock that nobody sets, the same in all
+ * processes.  No point in time: microseconds since some start.
+ */
+TimestampTz
+worker_clock(void)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	return (TimestampTz) INSTR_TIME_GET_MICROSEC(now);
+}
+
 /* CPU and memory of this process, for stat_worker; once a second. */
 void
 worker_account(void)
 {
 	static TimestampTz last = 0;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = worker_clock();
 	struct rusage usage;
 	FILE	   *statm;
 	long		pages = 0;

@@ -53,7 +53,8 @@ typedef struct Child
 	bool		found;			/* by the round under way */
 	uint64		definition;		/* what it is started from, as a hash */
 	BackgroundWorkerHandle *handle; /* NULL: does not run */
-	TimestampTz started_at;
+	TimestampTz started_at;		/* worker_clock(), as next_start */
+	TimestampTz started_wall;	/* the same as the time of day */
 	TimestampTz next_start;
 	int			delay_ms;		/* 0: start at once */
 	bool		no_slot;		/* the server had none when it was tried */
@@ -69,7 +70,7 @@ typedef struct Task
 {
 	const char *purpose;
 	void		(*run) (void);
-	TimestampTz not_before;
+	TimestampTz not_before;		/* worker_clock() */
 	int			delay_ms;
 } Task;
 
@@ -237,7 +238,7 @@ run_task(Task *task, MemoryContext cxt)
 {
 	volatile bool done = false;
 
-	if (task->not_before > GetCurrentTimestamp())
+	if (task->not_before > worker_clock())
 		return false;
 	MemoryContextSwitchTo(cxt);
 	PG_TRY();
@@ -263,7 +264,7 @@ run_task(Task *task, MemoryContext cxt)
 	}
 	task->delay_ms = task->delay_ms == 0 ? weir_retry_delay :
 		Min(task->delay_ms * 2, weir_retry_delay_max);
-	task->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+	task->not_before = TimestampTzPlusMilliseconds(worker_clock(),
 												   task->delay_ms);
 	return false;
 }
@@ -272,7 +273,7 @@ run_task(Task *task, MemoryContext cxt)
 static long
 until_due(const Task *task, long timeout)
 {
-	long		ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+	long		ms = TimestampDifferenceMilliseconds(worker_clock(),
 													 task->not_before);
 
 	return timeout < 0 ? ms : Min(timeout, ms);
@@ -334,8 +335,9 @@ note_exit(Child *child, TimestampTz now)
 		child->next_start = now;
 	}
 	if (slot)
-		slot->next_retry_at = anew ? 0 : child->next_start;
-	if (error.sqlerrcode != 0 && error.at >= child->started_at)
+		slot->next_retry_at = anew ? 0 :
+			GetCurrentTimestamp() + (child->next_start - now);
+	if (error.sqlerrcode != 0 && error.at >= child->started_wall)
 	{
 		int			len = pg_mbcliplen(error.message, strlen(error.message),
 									   sizeof(child->args.last_exit) - 1);
@@ -373,6 +375,7 @@ start(Child *child, TimestampTz now)
 
 	snprintf(name, sizeof(name), "weir %s %s",
 			 worker_kind_name(child->args.kind), child->name);
+	child->started_wall = GetCurrentTimestamp();
 	started = worker_start(&child->args, name, &child->handle);
 	MemoryContextSwitchTo(old);
 	child->started_at = now;
@@ -418,7 +421,7 @@ drop_private(const Child *child, MemoryContext cxt)
 static long
 tend_children(void)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = worker_clock();
 	ListCell   *lc;
 	long		timeout = -1;
 	bool		no_slot = false;

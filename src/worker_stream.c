@@ -344,13 +344,14 @@ back_off(StreamWorker *w, int *delay)
 	attach_release(w);
 	w->shared->state = STREAM_RETRYING;
 	w->shared->retries++;
-	until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), *delay);
-	w->shared->next_retry_at = until;
+	until = TimestampTzPlusMilliseconds(worker_clock(), *delay);
+	w->shared->next_retry_at =
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), *delay);
 	worker_activity("stream %s waits to try again", w->def->name);
 	*delay = Min(*delay * 2, weir_retry_delay_max);
 	for (;;)
 	{
-		long		ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+		long		ms = TimestampDifferenceMilliseconds(worker_clock(),
 														 until);
 
 		ResetLatch(MyLatch);
@@ -378,7 +379,7 @@ time_tells(StreamWorker *w, const StreamBatch *batch)
 static TimestampTz
 pace(const StreamWorker *w, const StreamBatch *batch, TimestampTz started)
 {
-	int64		took = GetCurrentTimestamp() - started;
+	int64		took = worker_clock() - started;
 
 	if (batch->full)
 		return started;
@@ -456,7 +457,7 @@ turn(StreamWorker *w, bool *careful, int *delay, TimestampTz *not_before)
 {
 	StreamBatch batch;
 	Attempt		result;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = worker_clock();
 	bool		was_private = w->on_private;
 
 	if (w->npartitions == 0 && !read_position(w))
@@ -553,10 +554,10 @@ stream_loop(StreamWorker *w)
 			check_definition(w);
 		wait = turn(w, &careful, &delay, &not_before);
 		worker_account();
-		if (wait > 0 && GetCurrentTimestamp() - looked > LOOK_MS * 1000)
+		if (wait > 0 && worker_clock() - looked > LOOK_MS * 1000)
 		{
 			look_at_tables(w);
-			looked = GetCurrentTimestamp();
+			looked = worker_clock();
 		}
 		if (wait > 0)
 			wait_ms(wait);
