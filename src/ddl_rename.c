@@ -13,9 +13,10 @@
  * Everybody renames things, so this must not be in the way.  Which texts can
  * hold what is renamed is found by its name, with its schema, as queries are
  * stored with every name qualified; that look takes no lock that stays.  Only
- * the rows of definitions found are locked, in the order of their numbers,
- * before they are read and analyzed: so two renames that concern one of them
- * follow each other.  Locks of the analysis are let go of at once.
+ * the texts found are locked, in the order of their numbers, before they are
+ * read and analyzed: so two renames that concern one of them follow each
+ * other.  That lock is in the way of other renames alone, and stays to the
+ * commit where the text changes.  Locks of the analysis are let go of at once.
  *
  * A definition made meanwhile by somebody else has not been seen by the look.
  * It is taken again after the rename, when whoever made it has committed or
@@ -43,11 +44,13 @@
 #include "catalog/pg_operator.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/parsenodes.h"
 #include "parser/parse_func.h"
 #include "parser/parse_oper.h"
 #include "parser/parse_type.h"
+#include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/formatting.h"
@@ -65,6 +68,12 @@
 #include "worker.h"
 
 /*
+ * The sub-object that lock_text() locks; 0 is catalog_lock_stream()'s, and
+ * 1 a slot's (worker_ingest.c).
+ */
+#define RENAME_LOCK 2
+
+/*
  * What is renamed, as texts have it.  A query can hold it only if it holds
  * both needles; NULL: every text does.
  */
@@ -80,6 +89,8 @@ typedef struct Renamed
 
 typedef struct StoredQuery
 {
+	int32		id;
+	LOCKTAG		lock;
 	StreamDef  *def;
 	StreamPlan *plan;
 	StreamOptions options;
@@ -89,6 +100,8 @@ typedef struct StoredQuery
 
 typedef struct StoredFilter
 {
+	int32		id;
+	LOCKTAG		lock;
 	SourceDef  *def;
 	Node	   *expr;
 	char	   *text;			/* deparsed before the rename */
@@ -401,16 +414,27 @@ find_concerned(void *arg)
 	catalog_end(&access);
 }
 
-/* Lock a definition's row; it may be gone by now. */
+/*
+ * Renames that may concern a definition follow each other: the text that one
+ * of them has read must be the one that it writes anew.  It is a lock of
+ * renames alone, since the look goes by names, and by far not all that it
+ * finds is concerned; those are let go of when that is known, long before the
+ * commit.
+ */
 static void
-lock_row(const char *sql, int32 id)
+lock_text(LOCKTAG *tag, const char *table, int32 id)
 {
-	CatalogAccess access;
-	CatalogArg	arg = CATALOG_INT4(id);
+	Oid			relid = get_relname_relid(table, catalog_internal_schema());
 
-	catalog_begin(&access);
-	(void) catalog_execute(sql, 1, &arg);
-	catalog_end(&access);
+	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, relid, id, RENAME_LOCK);
+	(void) LockAcquire(tag, ExclusiveLock, false, false);
+}
+
+/* It stays as it is. */
+static void
+unlock_text(const LOCKTAG *tag)
+{
+	(void) LockRelease(tag, ExclusiveLock, false);
 }
 
 /*
@@ -472,15 +496,34 @@ try_text(void (*fn) (void *arg), void *arg, bool rollback)
 }
 
 static void
+find_query(void *arg)
+{
+	StoredQuery *stored = arg;
+
+	stored->def = catalog_stream_by_id(stored->id, true);
+}
+
+static void
+find_filter(void *arg)
+{
+	StoredFilter *stored = arg;
+
+	stored->def = catalog_source_by_id(stored->id, true);
+}
+
+/* It may be gone by now. */
+static void
 read_query(StoredTexts *texts, int32 id)
 {
 	StoredQuery *stored = palloc0(sizeof(StoredQuery));
 
-	lock_row("SELECT 1 FROM weir_internal.stream WHERE stream_id = $1"
-			 " FOR UPDATE", id);
-	stored->def = catalog_stream_by_id(id, true);
+	stored->id = id;
+	lock_text(&stored->lock, "stream", id);
+	ddl_peek(find_query, stored);
 	if (stored->def && try_text(analyze_query, stored, true))
 		texts->queries = lappend(texts->queries, stored);
+	else
+		unlock_text(&stored->lock);
 }
 
 static void
@@ -488,12 +531,14 @@ read_filter(StoredTexts *texts, int32 id)
 {
 	StoredFilter *stored = palloc0(sizeof(StoredFilter));
 
-	lock_row("SELECT 1 FROM weir_internal.source WHERE source_id = $1"
-			 " FOR UPDATE", id);
-	stored->def = catalog_source_by_id(id, true);
+	stored->id = id;
+	lock_text(&stored->lock, "source", id);
+	ddl_peek(find_filter, stored);
 	if (stored->def && stored->def->filter &&
 		try_text(analyze_filter, stored, true))
 		texts->filters = lappend(texts->filters, stored);
+	else
+		unlock_text(&stored->lock);
 }
 
 StoredTexts *
@@ -520,19 +565,20 @@ ddl_rename_begin(Node *stmt)
 	return texts;
 }
 
-/* Store a text that differs. */
-static void
+/* Store a text that differs, and say whether it does. */
+static bool
 store_text(const char *sql, int32 id, const char *before, const char *after)
 {
 	CatalogAccess access;
 	CatalogArg	args[] = {CATALOG_INT4(id), CATALOG_TEXT(after)};
 
 	if (strcmp(before, after) == 0)
-		return;
+		return false;
 	catalog_begin(&access);
 	catalog_execute(sql, lengthof(args), args);
 	catalog_end(&access);
 	worker_wakeup_at_commit();
+	return true;
 }
 
 static bool
@@ -550,7 +596,7 @@ same_texts(const List *a, const List *b)
 }
 
 /* The same of what a text uses. */
-static void
+static bool
 store_objects(const char *sql, int32 id, List *before, List *after)
 {
 	CatalogAccess access;
@@ -560,11 +606,12 @@ store_objects(const char *sql, int32 id, List *before, List *after)
 	};
 
 	if (same_texts(before, after))
-		return;
+		return false;
 	catalog_begin(&access);
 	catalog_execute(sql, lengthof(args), args);
 	catalog_end(&access);
 	worker_wakeup_at_commit();
+	return true;
 }
 
 /* Has somebody made a definition that the look before did not see? */
@@ -592,29 +639,36 @@ ddl_rename_end(StoredTexts *texts)
 	foreach(lc, texts->queries)
 	{
 		StoredQuery *stored = lfirst(lc);
+		bool		changed = false;
 
-		if (try_text(deparse_query, stored, false))
-			store_text("UPDATE weir_internal.stream SET query = $2"
-					   " WHERE stream_id = $1",
-					   stored->def->stream_id, stored->def->query,
-					   stored->text);
+		if (try_text(deparse_query, stored, true))
+			changed = store_text("UPDATE weir_internal.stream SET query = $2"
+								 " WHERE stream_id = $1", stored->id,
+								 stored->def->query, stored->text);
 		if (stored->def->objects_recorded &&
-			try_text(list_objects, stored, true))
+			try_text(list_objects, stored, true) &&
 			store_objects("UPDATE weir_internal.stream SET objects = $2"
-						  " WHERE stream_id = $1", stored->def->stream_id,
-						  stored->def->objects, stored->objects);
+						  " WHERE stream_id = $1", stored->id,
+						  stored->def->objects, stored->objects))
+			changed = true;
+		if (!changed)
+			unlock_text(&stored->lock);
 	}
 	foreach(lc, texts->filters)
 	{
 		StoredFilter *stored = lfirst(lc);
+		bool		changed;
 
-		store_text("UPDATE weir_internal.source SET filter = $2"
-				   " WHERE source_id = $1",
-				   stored->def->source_id, stored->text,
-				   source_filter_text(stored->def->relid, stored->expr));
-		if (stored->def->objects_recorded)
+		changed = store_text("UPDATE weir_internal.source SET filter = $2"
+							 " WHERE source_id = $1", stored->id, stored->text,
+							 source_filter_text(stored->def->relid,
+												stored->expr));
+		if (stored->def->objects_recorded &&
 			store_objects("UPDATE weir_internal.source SET objects = $2"
-						  " WHERE source_id = $1", stored->def->source_id,
-						  stored->def->objects, objects_of(stored->expr));
+						  " WHERE source_id = $1", stored->id,
+						  stored->def->objects, objects_of(stored->expr)))
+			changed = true;
+		if (!changed)
+			unlock_text(&stored->lock);
 	}
 }
