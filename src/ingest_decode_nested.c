@@ -7,7 +7,11 @@
  * ingest_decode_value.c, in the structure that jsonb_populate_record() gives
  * them: an array has as many dimensions as arrays open at its beginning, and
  * a composite value takes the fields that have its attributes' names, the
- * last one of a name.  A string goes to the type's input function.
+ * last one of a name.
+ *
+ * A string goes to the type's input function.  But that of a date or time
+ * without zone, inside, would overlook the zones; then the string is taken
+ * apart as an array or row of texts, and each is decoded like a string.
  *
  * Recursion is bounded: by the type's structure, and by MAXDIM.
  *
@@ -16,12 +20,117 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
 #include "ingest_decode_value.h"
+
+/*
+ * What stands in the text of an array or row, for one of its values; text is
+ * NULL where that is.  Only with may_throw.
+ */
+static ValueStatus
+decode_inner(ValueType *type, const text *inner, ValueContext *cxt,
+			 Datum *value, bool *isnull)
+{
+	ValueType  *base = type->kind == VALUE_DOMAIN ? type->element : type;
+	DocValue	doc = {.kind = DOC_NULL};
+	ValueStatus status;
+
+	if (inner != NULL)
+	{
+		doc.kind = DOC_STRING;
+		doc.text = VARDATA_ANY(inner);
+		doc.len = VARSIZE_ANY_EXHDR(inner);
+	}
+	if (inner == NULL || base->kind == VALUE_TIMESTAMP ||
+		base->kind == VALUE_DATE || base->kind == VALUE_TIME ||
+		base->texts != NULL)
+		return value_decode(type, &doc, cxt, value, isnull);
+
+	/* json is a document here, and no string in one */
+	*isnull = false;
+	status = value_call_input(base, &doc, cxt, value);
+	if (status == VALUE_OK && base != type)
+	{
+		value_user_settings(cxt);
+		domain_check(*value, false, type->typid, &type->domain_state,
+					 type->cxt);
+	}
+	return status;
+}
+
+static ValueStatus
+decode_array_text(ValueType *type, const DocValue *doc, ValueContext *cxt,
+				  Datum *value)
+{
+	ValueType  *element = type->element;
+	ArrayType  *texts;
+	Datum	   *values;
+	bool	   *nulls;
+	int			n;
+	ValueStatus status = value_call_input(type->texts, doc, cxt, value);
+
+	if (status != VALUE_OK)
+		return status;
+	texts = DatumGetArrayTypeP(*value);
+	deconstruct_array(texts, TEXTOID, -1, false, TYPALIGN_INT, &values,
+					  &nulls, &n);
+	for (int i = 0; i < n; i++)
+	{
+		status = decode_inner(element,
+							  nulls[i] ? NULL : DatumGetTextPP(values[i]),
+							  cxt, &values[i], &nulls[i]);
+		if (status != VALUE_OK)
+			return status;
+	}
+	*value = PointerGetDatum(construct_md_array(values, nulls,
+												ARR_NDIM(texts),
+												ARR_DIMS(texts),
+												ARR_LBOUND(texts),
+												element->typid, element->len,
+												element->byval,
+												element->align));
+	return VALUE_OK;
+}
+
+static ValueStatus
+decode_row_text(ValueType *type, const DocValue *doc, ValueContext *cxt,
+				Datum *value)
+{
+	int			natts = type->desc->natts;
+	int			live = type->texts_desc->natts;
+	Datum	   *texts = palloc(live * sizeof(Datum));
+	bool	   *text_nulls = palloc(live * sizeof(bool));
+	Datum	   *values = palloc0(natts * sizeof(Datum));
+	bool	   *nulls = palloc0(natts * sizeof(bool));
+	HeapTupleData tuple = {0};
+	ValueStatus status = value_call_input(type->texts, doc, cxt, value);
+
+	if (status != VALUE_OK)
+		return status;
+	tuple.t_data = DatumGetHeapTupleHeader(*value);
+	tuple.t_len = HeapTupleHeaderGetDatumLength(tuple.t_data);
+	heap_deform_tuple(&tuple, type->texts_desc, texts, text_nulls);
+	for (int i = 0, next = 0; i < natts; i++)
+	{
+		nulls[i] = true;
+		if (type->fields[i] == NULL)
+			continue;
+		status = decode_inner(type->fields[i],
+							  text_nulls[next] ? NULL :
+							  DatumGetTextPP(texts[next]),
+							  cxt, &values[i], &nulls[i]);
+		if (status != VALUE_OK)
+			return status;
+		next++;
+	}
+	*value = HeapTupleGetDatum(heap_form_tuple(type->desc, values, nulls));
+	return VALUE_OK;
+}
 
 /* An array while its elements are gathered. */
 typedef struct ArrayValue
@@ -101,6 +210,8 @@ value_decode_array(ValueType *type, const DocValue *doc, ValueContext *cxt,
 	int			lbs[MAXDIM];
 	ValueStatus status;
 
+	if (doc->kind == DOC_STRING && type->texts != NULL)
+		return decode_array_text(type, doc, cxt, value);
 	if (doc->kind == DOC_STRING)
 		return value_call_input(type, doc, cxt, value);
 	for (int i = 0; i < MAXDIM; i++)
@@ -161,6 +272,8 @@ value_decode_composite(ValueType *type, const DocValue *doc,
 	DocValue	key;
 	DocValue	field;
 
+	if (doc->kind == DOC_STRING && type->texts != NULL)
+		return decode_row_text(type, doc, cxt, value);
 	if (doc->kind == DOC_STRING)
 		return value_call_input(type, doc, cxt, value);
 	if (doc->kind != DOC_OBJECT)

@@ -460,6 +460,7 @@ value_decode_timestamp(ValueType *type, const DocValue *doc,
 	Decimal		decimal;
 	IsoTime		iso;
 	int64		integer;
+	ValueStatus status;
 
 	if (doc->kind == DOC_NUMBER && doc->is_integer)
 		return decode_integer_epoch(type, doc, doc->integer, cxt, value);
@@ -484,8 +485,13 @@ value_decode_timestamp(ValueType *type, const DocValue *doc,
 	if (decimal_parse(str, len, &decimal))
 		return decode_epoch(type, doc, &decimal, cxt, value);
 
-	/* timestamptz_in(): see ingest_decode_type.c */
-	return value_call_input(type, doc, cxt, value);
+	/* timestamptz_in(), see ingest_decode_type.c; it rounds unchecked */
+	status = value_call_input(type, doc, cxt, value);
+	if (status == VALUE_OK &&
+		!TIMESTAMP_NOT_FINITE(DatumGetTimestamp(*value)) &&
+		!IS_VALID_TIMESTAMP(DatumGetTimestamp(*value)))
+		return epoch_out_of_range("timestamp", doc, cxt);
+	return status;
 }
 
 /* The fields of a date and time, as the input functions read them. */

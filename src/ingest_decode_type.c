@@ -11,7 +11,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
-#include "utils/array.h"
+#include "funcapi.h"
 #include "utils/lsyscache.h"
 #include "utils/multirangetypes.h"
 #include "utils/rangetypes.h"
@@ -71,11 +71,6 @@ read_with_zone(ValueType *type)
 		case TIMESTAMPOID:
 			twin = TIMESTAMPTZOID;
 			break;
-		case TIMESTAMPARRAYOID:
-			twin = TIMESTAMPTZARRAYOID;
-			type->relabel_at = offsetof(ArrayType, elemtype);
-			type->relabel = TIMESTAMPOID;
-			break;
 		case TSRANGEOID:
 			twin = TSTZRANGEOID;
 			type->relabel_at = offsetof(RangeType, rangetypid);
@@ -93,9 +88,42 @@ read_with_zone(ValueType *type)
 	fmgr_info(input, &type->input);
 }
 
+/* Has a type values that its input function reads without their zone? */
+static bool
+overlooks_zones(const ValueType *type)
+{
+	return type->kind == VALUE_TIMESTAMP || type->kind == VALUE_DATE ||
+		type->kind == VALUE_TIME || type->texts != NULL ||
+		(type->kind == VALUE_DOMAIN && overlooks_zones(type->element));
+}
+
+/* The rows of n texts, as a type. */
+static ValueType *
+compile_texts(int n, TupleDesc *desc)
+{
+	ValueType  *type = palloc0(sizeof(ValueType));
+	Oid			input;
+
+	*desc = CreateTemplateTupleDesc(n);
+	for (int i = 1; i <= n; i++)
+		TupleDescInitEntry(*desc, i, "text", TEXTOID, -1, 0);
+	*desc = BlessTupleDesc(*desc);
+	type->kind = VALUE_INPUT;
+	type->typid = RECORDOID;
+	type->typmod = (*desc)->tdtypmod;
+	type->relabel_at = -1;
+	get_typlenbyvalalign(RECORDOID, &type->len, &type->byval, &type->align);
+	getTypeInputInfo(RECORDOID, &input, &type->typioparam);
+	fmgr_info(input, &type->input);
+	return type;
+}
+
 static void
 compile_composite(ValueType *type, EpochUnit epoch)
 {
+	bool		overlooked = false;
+	int			live = 0;
+
 	type->kind = VALUE_COMPOSITE;
 	type->desc = lookup_rowtype_tupdesc_copy(type->typid, type->typmod);
 	type->fields = palloc0(type->desc->natts * sizeof(ValueType *));
@@ -103,10 +131,15 @@ compile_composite(ValueType *type, EpochUnit epoch)
 	{
 		Form_pg_attribute att = TupleDescAttr(type->desc, i);
 
-		if (!att->attisdropped)
-			type->fields[i] = value_type_compile(att->atttypid,
-												 att->atttypmod, epoch);
+		if (att->attisdropped)
+			continue;
+		type->fields[i] = value_type_compile(att->atttypid, att->atttypmod,
+											 epoch);
+		overlooked |= overlooks_zones(type->fields[i]);
+		live++;
 	}
+	if (overlooked)
+		type->texts = compile_texts(live, &type->texts_desc);
 }
 
 ValueType *
@@ -145,6 +178,8 @@ value_type_compile(Oid typid, int32 typmod, EpochUnit epoch)
 	{
 		type->kind = VALUE_ARRAY;
 		type->element = value_type_compile(element, typmod, epoch);
+		if (overlooks_zones(type->element))
+			type->texts = value_type_compile(TEXTARRAYOID, -1, epoch);
 	}
 	else if (type_is_rowtype(typid))
 		compile_composite(type, epoch);

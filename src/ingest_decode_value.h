@@ -92,6 +92,13 @@ typedef struct ValueType
 	/* VALUE_COMPOSITE */
 	TupleDesc	desc;
 	struct ValueType **fields;	/* NULL: dropped */
+
+	/*
+	 * Arrays and composite types with dates or times without zone inside: the
+	 * same of texts, to take a string apart.  Else NULL.
+	 */
+	struct ValueType *texts;
+	TupleDesc	texts_desc;		/* VALUE_COMPOSITE: of those not dropped */
 } ValueType;
 
 /* What the conversions of one batch share. */

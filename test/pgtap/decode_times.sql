@@ -104,6 +104,23 @@ SELECT decodes('visit', ARRAY['{"at":"2026-01-01T01:00:00+02","day":"2026-01-01T
 SELECT decodes('trip', ARRAY['{"first":{"n":1},"visits":[{"day":"2026-01-01T01:00:00+02"},null],"é":"2026-01-01T01:00:00+02"}', '("(,,,1,)","{""(,2025-12-31,,,)"",NULL}","2025-12-31 23:00:00")'], 'and all of it');
 SELECT decodes('visit[]', ARRAY['[{"at":"2026-01-01T01:00:00+02"},{"n":1}]', '{"(\"2025-12-31 23:00:00\",,,,)","(,,,1,)"}', '[1]', '!22023', '[[{"n":1}],[{"n":2}]]', '{{"(,,,1,)"},{"(,,,2,)"}}'], 'composites in arrays');
 
+-- in strings that stand for a whole one
+CREATE DOMAIN early AS timestamp CHECK (VALUE < '2030-01-01');
+CREATE DOMAIN odd AS json CHECK (VALUE ->> 'a' <> '2');
+CREATE TYPE part AS (at early, gone int, j json, o odd, "day" date);
+ALTER TYPE part DROP ATTRIBUTE gone;
+CREATE TYPE plain AS (a int, b json);
+SELECT decodes('date[]', ARRAY['"{2026-01-01T01:00:00+02,NULL,\"2026-01-01 23:00 -02\"}"', '{2025-12-31,NULL,2026-01-02}', '"[0:1]={2026-01-01,infinity}"', '[0:1]={2026-01-01,infinity}', '"{{2026-01-01},{2026-01-01T01:00:00+02}}"', '{{2026-01-01},{2025-12-31}}', '"{}"', '{}', '"{x}"', '!22007', '"{2026-01-01"', '!22P02'], 'a string');
+SELECT decodes('date[] OPTIONS (epoch ''d'')', ARRAY['"{20454,2026-01-01}"', '{2026-01-01,2026-01-01}'], 'a string of days');
+SELECT decodes('time[]', ARRAY['"{01:00+02,01:00}"', '{23:00:00,01:00:00}'], 'a string');
+SELECT decodes('early[]', ARRAY['"{2026-01-01T01:00:00+02,NULL,1767225600}"', '{"2025-12-31 23:00:00",NULL,"2026-01-01 00:00:00"}', '"{2030-01-01T01:00:00+02}"', '{"2029-12-31 23:00:00"}', '"{2030-01-01T01:00:00}"', '!23514'], 'a string');
+SELECT decodes('part', ARRAY['"(2026-01-01T01:00:00+02,\"{\"\"a\"\" : 1}\",\"{\"\"a\"\":1}\",2026-01-01T01:00:00+02)"', '("2025-12-31 23:00:00","{""a"" : 1}","{""a"":1}",2025-12-31)', '"(,,,)"', '(,,,)', '"(,,\"{\"\"a\"\":2}\",)"', '!23514', '"(,x,,)"', '!22P02', '"(,,)"', '!22P02', '"(2031-01-01,,,)"', '!23514'], 'a string');
+SELECT decodes('part[]', ARRAY['"{\"(2026-01-01T01:00:00+02,,,)\",NULL}"', '{"(\"2025-12-31 23:00:00\",,,)",NULL}'], 'a string');
+SELECT decodes('trip', ARRAY['"(\"(2026-01-01T01:00:00+02,,,,)\",\"{\"\"(,2026-01-01T01:00:00+02,,,)\"\"}\",2026-01-01T01:00:00+02)"', '("(""2025-12-31 23:00:00"",,,,)","{""(,2025-12-31,,,)""}","2025-12-31 23:00:00")'], 'a string');
+SELECT decodes('plain', ARRAY['"(1,\"{\"\"a\"\" : 1}\")"', '(1,"{""a"" : 1}")'], 'a string without times');
+SELECT decodes('timestamp(0)', ARRAY['"294276-12-31 23:59:59.4"', '294276-12-31 23:59:59', '"294276-12-31 23:59:59.9"', '!22008', '"294276-12-31 23:59:59.9Z"', '!22008', '"infinity"', 'infinity'], 'not rounded past the end');
+SELECT decodes('timestamptz(0)', ARRAY['"294276-12-31 23:59:59.9Z"', '!22008'], 'not rounded past the end');
+
 -- random texts against PostgreSQL's own reading
 CREATE FUNCTION pick(VARIADIC choices text[]) RETURNS text LANGUAGE sql VOLATILE AS
 $$ SELECT choices[1 + floor(random() * cardinality(choices))::int] $$;
