@@ -55,6 +55,9 @@ extern void api_check_stream_owner(const StreamDef *stream);
 /* Run one DDL command as the current user. */
 extern void api_execute(const char *sql);
 
+/* What such a command made is not what it was to make. */
+extern void api_changed_meanwhile(const char *message) pg_attribute_noreturn();
+
 /* Schema-qualified and quoted; NULL when the relation is gone. */
 extern char *api_qualified_name(Oid relid);
 

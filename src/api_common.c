@@ -309,6 +309,28 @@ api_execute(const char *sql)
 		elog(ERROR, "SPI_finish failed: %s", SPI_result_code_string(rc));
 }
 
+/* Nobody else is there between two commands, but event triggers are. */
+void
+api_changed_meanwhile(const char *message)
+{
+	CatalogAccess access;
+	CatalogRow	r;
+	char	   *names;
+
+	catalog_begin(&access);
+	catalog_execute("SELECT string_agg(quote_ident(evtname), ', ' ORDER BY evtname)"
+					" FROM pg_event_trigger WHERE evtenabled <> 'D'", 0, NULL);
+	catalog_row_begin(&r, &access, 0);
+	names = catalog_next_text(&r);
+	catalog_end(&access);
+	ereport(ERROR,
+			errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			errmsg("%s", message),
+			errdetail("An event trigger did it. Those of this database are: %s.",
+					  names ? names : "(none)"),
+			errhint("Have it leave what weir makes alone, or disable it with ALTER EVENT TRIGGER meanwhile."));
+}
+
 char *
 api_qualified_name(Oid relid)
 {

@@ -280,24 +280,6 @@ has_epoch_option(Oid relid, AttrNumber attnum)
 	return false;
 }
 
-/* What PostgreSQL allows in a foreign table and ingest cannot do. */
-/* Names of the event triggers that may have fired, for a message. */
-static char *
-event_trigger_names(void)
-{
-	CatalogAccess access;
-	CatalogRow	r;
-	char	   *names;
-
-	catalog_begin(&access);
-	catalog_execute("SELECT string_agg(quote_ident(evtname), ', ' ORDER BY evtname)"
-					" FROM pg_event_trigger WHERE evtenabled <> 'D'", 0, NULL);
-	catalog_row_begin(&r, &access, 0);
-	names = catalog_next_text(&r);
-	catalog_end(&access);
-	return names;
-}
-
 /* Kafka's columns come last, unless an event trigger has been at work. */
 static void
 check_kafka_columns(Relation rel)
@@ -307,7 +289,6 @@ check_kafka_columns(Relation rel)
 		"kafka_key", "kafka_headers"
 	};
 	TupleDesc	desc = RelationGetDescr(rel);
-	char	   *triggers;
 	bool		right = desc->natts >= SOURCE_KAFKA_ATTRS;
 
 	for (int i = 0; right && i < SOURCE_KAFKA_ATTRS; i++)
@@ -319,18 +300,12 @@ check_kafka_columns(Relation rel)
 	}
 	for (int i = 0; right && i < desc->natts; i++)
 		right = !TupleDescAttr(desc, i)->attisdropped;
-	if (right)
-		return;
-	triggers = event_trigger_names();
-	ereport(ERROR,
-			errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			errmsg("the columns of source \"%s\" were changed while it was made",
-				   RelationGetRelationName(rel)),
-			errdetail("An event trigger did it. Those of this database are: %s.",
-					  triggers ? triggers : "(none)"),
-			errhint("Have it leave foreign tables alone, or disable it with ALTER EVENT TRIGGER meanwhile."));
+	if (!right)
+		api_changed_meanwhile(psprintf("the columns of source \"%s\" were changed while it was made",
+									   RelationGetRelationName(rel)));
 }
 
+/* What PostgreSQL allows in a foreign table and ingest cannot do. */
 static void
 check_relation(Relation rel)
 {
@@ -560,6 +535,9 @@ weir_create_source(PG_FUNCTION_ARGS)
 						 args.columns, quote_identifier(args.server)));
 	relid = get_relname_relid(rv->relname, nsp);
 	keep_long_names(relid, long_names);
+	if (!OidIsValid(relid) || get_rel_relkind(relid) != RELKIND_FOREIGN_TABLE)
+		api_changed_meanwhile(psprintf("foreign table %s is not there after it was made",
+									   quote_qualified_identifier(rv->schemaname, rv->relname)));
 	rel = table_open(relid, AccessShareLock);
 	check_relation(rel);
 	event_time = event_time_attribute(rel, args.event_time);

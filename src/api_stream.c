@@ -207,15 +207,6 @@ check_single_key(const StreamPlan *plan, Oid target)
 				errhint("Give the stream another target."));
 }
 
-static void
-execute_all(List *commands)
-{
-	ListCell   *lc;
-
-	foreach(lc, commands)
-		api_execute(lfirst(lc));
-}
-
 static bool
 has_primary_key(Oid relid)
 {
@@ -237,12 +228,17 @@ create_target(const StreamArgs *args, const StreamPlan *plan, Oid nsp)
 {
 	char	   *qualified = quote_qualified_identifier(args->target->schemaname,
 													   args->target->relname);
-	Oid			target;
+	Oid			target = InvalidOid;
+	ListCell   *lc;
 
-	execute_all(stream_target_ddl(plan, qualified, args->fillfactor));
-	target = get_relname_relid(args->target->relname, nsp);
-	if (!OidIsValid(target))
-		elog(ERROR, "target %s was not created", qualified);
+	foreach(lc, stream_target_ddl(plan, qualified, args->fillfactor))
+	{
+		api_execute(lfirst(lc));
+		target = get_relname_relid(args->target->relname, nsp);
+		if (!OidIsValid(target))
+			api_changed_meanwhile(psprintf("target %s is not there after it was made",
+										   qualified));
+	}
 	if (!has_primary_key(target))
 		api_execute(psprintf("ALTER TABLE %s REPLICA IDENTITY FULL",
 							 qualified));

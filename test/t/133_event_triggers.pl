@@ -143,6 +143,34 @@ like(
 	WeirTest::sql_error($node, "SELECT weir.create_source('later', 'kafka', 'later', 'id int')"),
 	qr/^55000.*DETAIL.*event trigger/s, 'a source with foreign columns is refused, with the reason');
 
+# One that takes the table away, or gives it another name or place.
+sql('DROP EVENT TRIGGER add_to_foreign; CREATE SCHEMA elsewhere');
+for my $change ('RENAME TO another', 'SET SCHEMA elsewhere', 'DROP')
+{
+	my $command = $change eq 'DROP' ? 'DROP %2$s %1$s' : "ALTER %2\$s %1\$s $change";
+	sql(<<"SQL");
+CREATE OR REPLACE FUNCTION move() RETURNS event_trigger LANGUAGE plpgsql AS \$\$
+DECLARE
+	r record;
+BEGIN
+	FOR r IN SELECT * FROM pg_event_trigger_ddl_commands() WHERE object_identity ~ '^public.moved' LOOP
+		EXECUTE format('$command', r.objid::regclass, r.object_type);
+	END LOOP;
+END \$\$;
+CREATE EVENT TRIGGER move ON ddl_command_end WHEN TAG IN ('CREATE TABLE', 'CREATE FOREIGN TABLE')
+	EXECUTE FUNCTION move();
+SQL
+	for my $call ("weir.create_source('moved', 'kafka', 'later', 'id int')",
+		"weir.create_stream('moved', 'SELECT e.id FROM e')",
+		qq(weir.create_stream('moved', 'SELECT e.id FROM e', options => '{"key": "id"}')))
+	{
+		like(WeirTest::sql_error($node, "SELECT $call"),
+			qr/^55000:? .*moved is not there after it was made.*DETAIL.*event trigger.*move/s, "$change: $call is refused, with the reason");
+	}
+	sql('DROP EVENT TRIGGER move');
+}
+is(sql("SELECT count(*) FROM pg_class WHERE relname IN ('moved', 'another')"), 0, 'and nothing is left');
+
 # The extension itself, made where tables get columns.
 my $in = { dbname => 'second' };
 sql('CREATE DATABASE second');
