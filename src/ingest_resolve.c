@@ -247,12 +247,12 @@ typedef struct Stored
 } Stored;
 
 /*
- * Lock the stream and read it.  False: it was dropped or sought again while
- * the broker was asked; then the catalog has changed, and it is looked at
- * anew.
+ * Lock the stream and read it; a long batch of it ends, since all streams of
+ * the source wait for this.  False: it was dropped or sought again while the
+ * broker was asked; then the catalog has changed, and it is looked at anew.
  */
 static bool
-lock_stored(const NewStream *stream, Stored *stored)
+lock_stored(const Ingest *ingest, const NewStream *stream, Stored *stored)
 {
 	CatalogAccess access;
 	CatalogRow	row;
@@ -262,7 +262,7 @@ lock_stored(const NewStream *stream, Stored *stored)
 		CATALOG_INT8(stream->seek_generation)
 	};
 
-	catalog_lock_stream(stream->stream_id);
+	worker_lock_stream(stream->stream_id, ingest->source->source_id);
 	catalog_begin(&access);
 	if (catalog_execute("SELECT applied_offsets, max_event_times, "
 						"last_record_timestamps, max_record_timestamps, "
@@ -460,7 +460,7 @@ record_positions(Ingest *ingest, const NewStream *stream,
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	MemoryContextSwitchTo(ingest->batch_cxt);
-	if (lock_stored(stream, &stored))
+	if (lock_stored(ingest, stream, &stored))
 	{
 		skipped = skipped_text(ingest, &stored, offsets);
 		new = new_positions(ingest, stream, &stored, offsets, low);

@@ -4,7 +4,8 @@
  *	  Let seek and drop in before a batch of their stream ends.
  *
  * A batch locks its stream (catalog_lock_stream) to its commit, and so do
- * seeks and drops.  A batch is bounded in what goes in and comes out, but not
+ * seeks, drops, and ingest when it gives the stream positions in partitions
+ * that were added.  A batch is bounded in what goes in and comes out, but not
  * in time: one row may be in millions of windows, or a function of the
  * query's may take minutes.  So who wants the lock announces that first:
  *
