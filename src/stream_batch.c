@@ -336,7 +336,17 @@ count_rows(StreamWorker *w, StreamBatch *batch)
 		rows += batch->staged[p] - w->staged[p];
 	}
 	batch->nrows = rows;
-	batch->has_rows |= rows > 0;
+}
+
+/*
+ * Has a row come?  One past max_future_skew says no more of the time than a
+ * row that the filter drops.
+ */
+static void
+note_rows(StreamWorker *w, StreamBatch *batch)
+{
+	for (int p = 0; p < w->npartitions && batch->nrows > 0; p++)
+		batch->has_rows |= !TIMESTAMP_IS_NOBEGIN(batch->max_event[p]);
 }
 
 /*
@@ -629,6 +639,7 @@ run_steps(StreamWorker *w, StreamBatch *batch, bool careful)
 	{
 		count_rows(w, batch);
 		find_latest_events(w, batch);
+		note_rows(w, batch);
 	}
 	floor_find(w, batch);
 	if (batch->rows)

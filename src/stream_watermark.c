@@ -9,7 +9,8 @@
  * when the row was decoded.
  *
  * An input from which no row has come since its stream began, or was sought,
- * has no time of its own: on_idle does not move it.
+ * or only rows past max_future_skew, has no time of its own: on_idle does not
+ * move it.
  *
  * A partition's watermark is its greatest event time applied less
  * max_out_of_orderness; the stream's is the least over its active

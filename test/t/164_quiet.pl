@@ -266,7 +266,7 @@ is(late('advanced_closed'), '21', 'what comes for them is late');
 ## on_idle => 'advance' before the first row
 ##
 
-my @idle = qw(i_empty i_half i_filtered i_dead i_tombstones i_sought);
+my @idle = qw(i_empty i_half i_filtered i_dead i_tombstones i_future i_sought);
 my @advance = (emit => 'on_close', options => '{"on_idle": "advance"}');
 create_source($_, filter => 'id >= 0') for @idle, 'i_control';
 create_minutes("${_}_s", $_, @advance) for @idle, 'i_control';
@@ -274,6 +274,7 @@ produce('i_control', [ 0, 1, 0 ]);
 produce('i_filtered', [ 0, -1, -60 ], [ 1, -1, -60 ]);
 produce('i_dead', [ 0, 'not json' ], [ 1, '{}' ]);
 produce('i_tombstones', [ 0, '\N' ], [ 1, '\N' ]);
+produce('i_future', [ 0, 1, 40_000_000 ]);
 produce_at_once('i_sought', [ 0, 1, -60 ], [ 1, 2, -60 ]);
 WeirTest::wait_for($node, map { "${_}_s" } @idle);
 WeirTest::sql_becomes($node, 'SELECT n FROM i_sought_s', 2, 'a window closes before the seek');
