@@ -244,7 +244,8 @@ timed_out(const Wait *wait)
 /*
  * Is the statement that runs nothing but this call, with constants, outside of
  * a transaction block?  Then nothing will be read by its snapshot, nor by
- * another one that it has.
+ * another one, unless a portal is still open that was begun before in the same
+ * pipeline.
  */
 static bool
 is_whole_statement(FunctionCallInfo fcinfo)
@@ -253,7 +254,10 @@ is_whole_statement(FunctionCallInfo fcinfo)
 	FuncExpr   *call;
 	ListCell   *lc;
 
+	/* it is registered, too, but is nobody's */
+	InvalidateCatalogSnapshot();
 	if (IsTransactionBlock() || IsSubTransaction() || ActivePortal == NULL ||
+		!ThereAreNoPriorRegisteredSnapshots() ||
 		ActivePortal->strategy != PORTAL_ONE_SELECT ||
 		ActivePortal->queryDesc == NULL)
 		return false;
