@@ -94,6 +94,7 @@ overlooks_zones(const ValueType *type)
 {
 	return type->kind == VALUE_TIMESTAMP || type->kind == VALUE_DATE ||
 		type->kind == VALUE_TIME || type->texts != NULL ||
+		OidIsValid(type->relabel) ||
 		(type->kind == VALUE_DOMAIN && overlooks_zones(type->element));
 }
 
