@@ -211,27 +211,40 @@ weir_stat_reset(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+static char *
+text_of(const char *sql)
+{
+	CatalogAccess access;
+	CatalogRow	r;
+	char	   *text;
+
+	catalog_begin(&access);
+	catalog_execute(sql, 0, NULL);
+	catalog_row_begin(&r, &access, 0);
+	text = catalog_next_text(&r);
+
+	catalog_end(&access);
+	return text;
+}
+
 /*
  * What was restored must be all of it: a state table without its stream says
- * that definitions are missing, for example since a role is.
+ * that definitions are missing, for example since a role is; and running
+ * aggregates with results but without state, which goes only with a seek,
+ * would go on from zero.
  */
 static void
 check_restored(void)
 {
-	CatalogAccess access;
-	CatalogRow	r;
 	char	   *tables;
+	char	   *streams;
 
-	catalog_begin(&access);
-	catalog_execute("SELECT string_agg(c.relname, ', ' ORDER BY c.relname)"
-					" FROM pg_class c WHERE c.relnamespace ="
-					"  'weir_internal'::regnamespace AND c.relkind = 'r'"
-					" AND c.relname ~ '^state_[0-9]+$' AND NOT EXISTS"
-					"  (SELECT FROM weir_internal.stream m"
-					"	WHERE m.state::oid = c.oid)", 0, NULL);
-	catalog_row_begin(&r, &access, 0);
-	tables = catalog_next_text(&r);
-	catalog_end(&access);
+	tables = text_of("SELECT string_agg(c.relname, ', ' ORDER BY c.relname)"
+					 " FROM pg_class c WHERE c.relnamespace ="
+					 "  'weir_internal'::regnamespace AND c.relkind = 'r'"
+					 " AND c.relname ~ '^state_[0-9]+$' AND NOT EXISTS"
+					 "  (SELECT FROM weir_internal.stream m"
+					 "	WHERE m.state::oid = c.oid)");
 	if (tables)
 		ereport(ERROR,
 				errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -239,6 +252,21 @@ check_restored(void)
 				errdetail("In schema weir_internal there is state without a stream: %s.",
 						  tables),
 				errhint("Restore the data of extension weir, after the roles that own streams; or drop these tables to do without those streams."));
+
+	streams = text_of("SELECT string_agg(m.name, ', ' ORDER BY m.name)"
+					  " FROM weir_internal.stream m"
+					  "  JOIN weir_internal.stream_state e USING (stream_id)"
+					  " WHERE m.kind = 'aggregate' AND m.target_created"
+					  " AND e.seek_to IS NULL"
+					  " AND pg_relation_size(m.state) = 0"
+					  " AND pg_relation_size(m.target) > 0");
+	if (streams)
+		ereport(ERROR,
+				errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				errmsg("the database has not been restored completely"),
+				errdetail("Streams with results, but without state: %s.",
+						  streams),
+				errhint("Restore the data of the state tables in schema weir_internal, or let weir.seek(stream, 'earliest') make it anew."));
 }
 
 Datum

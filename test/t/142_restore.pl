@@ -6,7 +6,8 @@
 # it is adopted, and then every result is that of the same SELECT over all
 # rows.  A stream whose position is missing, or whose source is, has failed
 # with the reason, and weir.seek() is the way out; what is restored in part is
-# not adopted; the same database with a new extension is another one.
+# not adopted, nor are running aggregates without their state; the same
+# database with a new extension is another one.
 
 use strict;
 use warnings;
@@ -194,6 +195,14 @@ WeirTest::sql($node, "SELECT weir.create_source('more', 'kafka', 'events', 'id i
 is(WeirTest::sql($node, "SELECT count(*) FROM weir.stat_worker WHERE kind NOT IN ('launcher', 'manager')", dbname => 'no_stream'),
 	'0', 'nor by a new source');
 WeirTest::sql($node, 'DROP DATABASE no_stream');
+
+my $state = WeirTest::sql($node, "SELECT relname FROM weir_internal.stream m JOIN pg_class c ON c.oid = m.state WHERE m.name = 'sums'");
+restore_without('no_state', $state);
+like(WeirTest::sql_error($node, 'SELECT weir.adopt_database()', dbname => 'no_state'),
+	qr/^55000: the database has not been restored completely.*without state: sums\..*HINT/s, 'without the state of aggregates it is not adopted');
+WeirTest::sql($node, "SELECT weir.seek('sums', 'earliest'); SELECT weir.adopt_database()", dbname => 'no_state');
+all_equal('aggregates made anew', 'no_state');
+WeirTest::sql($node, 'DROP DATABASE no_state');
 
 restore_without('no_cookie', 'cookie');
 is_paused('no_cookie', 'no_cookie');
