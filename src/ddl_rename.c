@@ -25,7 +25,8 @@
  * A text that cannot be analyzed belongs to a definition that is broken
  * already; it is left alone, and does not keep anybody from renaming things,
  * which may be the very repair.  Only an error of the definition says so:
- * with any other (a lock not got in time, no memory) the rename fails, too.
+ * with any other (a lock not got in time, no memory, a right that the owner
+ * has lost) the rename fails, too.
  *
  *-------------------------------------------------------------------------
  */
@@ -51,6 +52,7 @@
 #include "parser/parse_oper.h"
 #include "parser/parse_type.h"
 #include "storage/lock.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/formatting.h"
@@ -484,14 +486,25 @@ analyze_filter(void *arg)
 	table_close(rel, NoLock);
 }
 
-/* Whether it went well; false: the definition is broken. */
+/*
+ * Whether it went well; false: the definition is broken.  A right that the
+ * owner lacks comes back, and the text must have followed by then: who can
+ * grant it is told, all others are let rename what is theirs.
+ */
 static bool
-try_text(void (*fn) (void *arg), void *arg, bool rollback)
+try_text(void (*fn) (void *arg), void *arg, bool rollback, Oid owner)
 {
 	ErrorData  *error = error_guard(fn, arg, rollback);
 
 	if (error && error_class(error->sqlerrcode) == ERROR_OF_OUTAGE)
 		ReThrowError(error);
+	if (error && error->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE &&
+		has_privs_of_role(GetUserId(), owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("a source or stream of role \"%s\" that may use it cannot be read as its owner: %s",
+						GetUserNameFromId(owner, false), error->message),
+				 errhint("Grant that right to its owner, or drop the source or stream, before anything is renamed.")));
 	return error == NULL;
 }
 
@@ -520,7 +533,7 @@ read_query(StoredTexts *texts, int32 id)
 	stored->id = id;
 	lock_text(&stored->lock, "stream", id);
 	ddl_peek(find_query, stored);
-	if (stored->def && try_text(analyze_query, stored, true))
+	if (stored->def && try_text(analyze_query, stored, true, stored->def->owner))
 		texts->queries = lappend(texts->queries, stored);
 	else
 		unlock_text(&stored->lock);
@@ -535,7 +548,7 @@ read_filter(StoredTexts *texts, int32 id)
 	lock_text(&stored->lock, "source", id);
 	ddl_peek(find_filter, stored);
 	if (stored->def && stored->def->filter &&
-		try_text(analyze_filter, stored, true))
+		try_text(analyze_filter, stored, true, stored->def->owner))
 		texts->filters = lappend(texts->filters, stored);
 	else
 		unlock_text(&stored->lock);
@@ -641,12 +654,12 @@ ddl_rename_end(StoredTexts *texts)
 		StoredQuery *stored = lfirst(lc);
 		bool		changed = false;
 
-		if (try_text(deparse_query, stored, true))
+		if (try_text(deparse_query, stored, true, stored->def->owner))
 			changed = store_text("UPDATE weir_internal.stream SET query = $2"
 								 " WHERE stream_id = $1", stored->id,
 								 stored->def->query, stored->text);
 		if (stored->def->objects_recorded &&
-			try_text(list_objects, stored, true) &&
+			try_text(list_objects, stored, true, stored->def->owner) &&
 			store_objects("UPDATE weir_internal.stream SET objects = $2"
 						  " WHERE stream_id = $1", stored->id,
 						  stored->def->objects, stored->objects))

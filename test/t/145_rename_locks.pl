@@ -5,7 +5,8 @@
 # does not commit, keeps nobody from pausing, seeking or dropping these, and
 # no worker from saying that one has failed; nothing of others' is locked.
 # Two renames that do concern one stream follow each other, and both are in
-# its text.
+# its text; one that a text cannot follow, since its owner lacks a right
+# meanwhile, does not happen.
 
 use strict;
 use warnings;
@@ -116,6 +117,30 @@ sql("SELECT weir.pause('joined'), weir.resume('joined')");
 produce();
 WeirTest::wait_for($node, 'joined');
 is(sql('SELECT count(*) FROM joined'), $n, 'and the stream goes on');
+
+# A right that the owner lacks meanwhile keeps the text from following, so it
+# keeps those who can grant it from renaming, and nobody else.
+sql(<<'SQL');
+CREATE ROLE owner;
+CREATE SCHEMA dims;
+CREATE TABLE dims.z (id int, name text);
+INSERT INTO dims.z VALUES (1, 'one');
+GRANT USAGE ON SCHEMA dims TO owner;
+GRANT SELECT ON rides, dims.z TO owner;
+GRANT CREATE ON SCHEMA public TO owner;
+SET ROLE owner;
+SELECT weir.create_stream('of_owner', 'SELECT r.id, z.name FROM rides r JOIN dims.z ON z.id = r.id', target => 'public.of_owner');
+RESET ROLE;
+REVOKE USAGE ON SCHEMA dims FROM owner;
+SQL
+like(WeirTest::sql_error($node, 'ALTER TABLE dims.z RENAME TO y'),
+	qr/^42501.*role "owner".*permission denied for schema dims.*HINT/s, 'no rename that the text cannot follow');
+sql('SET ROLE anybody; CREATE TABLE own.more (id int); CREATE TABLE own.of_more (x own.more); ALTER TABLE own.more RENAME COLUMN id TO z');
+sql('GRANT USAGE ON SCHEMA dims TO owner; ALTER TABLE dims.z RENAME TO y');
+produce();
+sql("SELECT weir.resume('of_owner')");
+WeirTest::wait_for($node, 'of_owner');
+is(sql('SELECT count(*) FROM of_owner'), $n / 2, 'it follows when it can');
 
 $node->stop;
 done_testing();
