@@ -115,8 +115,8 @@ add_change(ZoneBounds *b, TimestampTz change, int64 before, int64 after)
 	if (b->zone->twice)
 	{
 		add_jump(b, change);
-		add_jump(b, change - Abs(after - before));
-		add_jump(b, change + Abs(after - before));
+		add_jump(b, change - (last - first));
+		add_jump(b, change + (last - first));
 		return;
 	}
 	add_jump(b, first);
