@@ -112,6 +112,10 @@ configure_session(void)
 		{"zero_damaged_pages", "off"},
 		{"ignore_checksum_failure", "off"},
 		{"client_encoding", "UTF8"},
+	};
+
+	/* Some minor releases have them, and others do not. */
+	static const char *const newer[][2] = {
 		{"restrict_nonsystem_relation_kind", ""},
 		{"composite_type_mismatch", "error"},
 	};
@@ -119,6 +123,10 @@ configure_session(void)
 	for (int i = 0; i < lengthof(settings); i++)
 		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET,
 						PGC_S_SESSION);
+	for (int i = 0; i < lengthof(newer); i++)
+		if (GetConfigOption(newer[i][0], true, false) != NULL)
+			SetConfigOption(newer[i][0], newer[i][1], PGC_SUSET,
+							PGC_S_SESSION);
 	limit_lock_waits();
 }
 
