@@ -389,7 +389,7 @@ judge_idleness(Ingest *ingest)
 		{
 			/* a clock that was set is a break, too */
 			if (part->idle_since == 0 ||
-				Abs(as_of - part->idle_as_of) > WORKER_IDLE_GAP)
+				llabs(as_of - part->idle_as_of) > WORKER_IDLE_GAP)
 				part->idle_since = as_of;
 			part->idle_as_of = as_of;
 		}
