@@ -12,6 +12,7 @@
 #include "nodes/primnodes.h"
 
 #include "catalog.h"
+#include "compat.h"
 #include "options.h"
 #include "stream.h"
 
@@ -56,7 +57,7 @@ extern void api_check_stream_owner(const StreamDef *stream);
 extern void api_execute(const char *sql);
 
 /* What such a command made is not what it was to make. */
-extern void api_changed_meanwhile(const char *message) pg_attribute_noreturn();
+pg_noreturn extern void api_changed_meanwhile(const char *message);
 
 /* Schema-qualified and quoted; NULL when the relation is gone. */
 extern char *api_qualified_name(Oid relid);

@@ -65,6 +65,11 @@ compat_guc_variables(int *n)
 #endif
 }
 
+/* 18 has it, in front of the declaration. */
+#ifndef pg_noreturn
+#define pg_noreturn _Noreturn
+#endif
+
 /* 18 has no execute_once. */
 #if PG_VERSION_NUM >= 180000
 #define compat_executor_run(desc) \
