@@ -255,6 +255,16 @@ show_error(Ingest *ingest, const ErrorData *edata)
 						 error_text(edata));
 		ingest->slot->state = stop ? SLOT_STOPPED : SLOT_RETRYING;
 	}
+	if (!stop && ingest->stream_id != 0)
+	{
+		/* a private slot is given back, and its error with it */
+		StreamShared *stream = worker_stream_find(MyDatabaseId,
+												  ingest->stream_id);
+
+		if (stream)
+			worker_set_error(&stream->error, edata->sqlerrcode,
+							 error_text(edata));
+	}
 	if (!stop || ingest->source == NULL)
 		return;
 	ereport(LOG,

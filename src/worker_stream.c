@@ -441,13 +441,14 @@ partitions_added(StreamWorker *w)
 
 /*
  * All is well again.  What a seek left out stays to be seen, and so does a
- * dead letter.
+ * dead letter, unless the private slot's worker has shown an outage since.
  */
 static void
 clear_error(StreamWorker *w)
 {
-	if (!w->letter_shown &&
-		ERRCODE_TO_CATEGORY(w->shared->error.sqlerrcode) != ERRCODE_WARNING)
+	if (error_class(w->shared->error.sqlerrcode) == ERROR_OF_OUTAGE ||
+		(!w->letter_shown &&
+		 ERRCODE_TO_CATEGORY(w->shared->error.sqlerrcode) != ERRCODE_WARNING))
 		worker_clear_error(&w->shared->error);
 }
 
