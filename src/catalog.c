@@ -380,10 +380,7 @@ read_source(const CatalogAccess *access, uint64 row)
 /*
  * In the order in which read_stream() takes them.
  *
- * A stream without its position has failed, whatever its row says: to begin
- * anew with results that are there would count records twice.  It is missing
- * also where it was never resolved, but there is state already, or, for a
- * stream without state, rows in the target that weir made and no other writes.
+ * A stream without its position has failed, whatever its row says.
  */
 #define SELECT_STREAM \
 	"SELECT m.stream_id, m.name, m.owner::oid, m.source_id," \
@@ -411,11 +408,7 @@ read_source(const CatalogAccess *access, uint64 row)
 	" CROSS JOIN LATERAL (SELECT CASE" \
 	"	WHEN s.source_id IS NULL THEN" \
 	"	  'its source is missing, as after a restore of a part'" \
-	"	WHEN e.stream_id IS NULL OR (e.applied_offsets IS NULL" \
-	"	  AND e.seek_to IS NULL AND pg_relation_size(coalesce(m.state::oid," \
-	"		CASE WHEN m.target_created AND NOT EXISTS (SELECT" \
-	"		  FROM weir_internal.stream o WHERE o.target = m.target" \
-	"		  AND o.stream_id <> m.stream_id) THEN m.target::oid END)) > 0) THEN" \
+	"	WHEN e.stream_id IS NULL OR " CATALOG_POSITION_LOST " THEN" \
 	"	  'its position is missing, as after a restore of a part:" \
 	" weir.seek() says where to begin' END AS message) x "
 

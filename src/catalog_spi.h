@@ -105,6 +105,20 @@ extern Datum catalog_text_array(List *texts);
 extern Datum catalog_objects_datum(List *objects);
 
 /*
+ * A condition, of a stream m and its stream_state e: it was never resolved
+ * where to begin, but there is state already, or, for a stream without state,
+ * rows in the target that weir made and no other writes.  Such a position is
+ * lost, not new, and nobody may resolve it: to begin anew with results that
+ * are there would count records twice.
+ */
+#define CATALOG_POSITION_LOST \
+	"(e.applied_offsets IS NULL AND e.seek_to IS NULL" \
+	" AND pg_relation_size(coalesce(m.state::oid," \
+	"	CASE WHEN m.target_created AND NOT EXISTS (SELECT" \
+	"	  FROM weir_internal.stream o WHERE o.target = m.target" \
+	"	  AND o.stream_id <> m.stream_id) THEN m.target::oid END)) > 0)"
+
+/*
  * Nobody else makes, renames or drops sources and streams until the end of
  * this transaction; workers go on.
  */

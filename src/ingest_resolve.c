@@ -152,21 +152,22 @@ streams_without_position(Ingest *ingest)
 	uint64		n;
 
 	catalog_begin(&access);
-	n = catalog_execute("SELECT st.stream_id, "
-						"ss.applied_offsets IS NULL OR "
-						"ss.seek_to IS NOT NULL, ss.seek_to IS NOT NULL, "
-						"ss.seek_forward, ss.floor_pending, "
-						"coalesce(ss.seek_to, st.start_from) IS NOT NULL, "
-						"coalesce(ss.seek_to, st.start_from, src.start_from), "
-						"ss.seek_generation, ss.applied_offsets "
-						"FROM weir_internal.stream st "
+	n = catalog_execute("SELECT m.stream_id, "
+						"e.applied_offsets IS NULL OR "
+						"e.seek_to IS NOT NULL, e.seek_to IS NOT NULL, "
+						"e.seek_forward, e.floor_pending, "
+						"coalesce(e.seek_to, m.start_from) IS NOT NULL, "
+						"coalesce(e.seek_to, m.start_from, src.start_from), "
+						"e.seek_generation, e.applied_offsets "
+						"FROM weir_internal.stream m "
 						"JOIN weir_internal.source src USING (source_id) "
-						"JOIN weir_internal.stream_state ss USING (stream_id) "
-						"WHERE st.source_id = $1 "
-						"AND st.failed_message IS NULL AND ("
-						"coalesce(cardinality(ss.applied_offsets), 0) < $2 OR "
-						"0 > ANY (ss.applied_offsets) OR "
-						"ss.seek_to IS NOT NULL) "
+						"JOIN weir_internal.stream_state e USING (stream_id) "
+						"WHERE m.source_id = $1 "
+						"AND m.failed_message IS NULL "
+						"AND " CATALOG_POSITION_LOST " IS NOT TRUE AND ("
+						"coalesce(cardinality(e.applied_offsets), 0) < $2 OR "
+						"0 > ANY (e.applied_offsets) OR "
+						"e.seek_to IS NOT NULL) "
 						"ORDER BY 1", 2, args);
 	for (uint64 i = 0; i < n; i++)
 	{
