@@ -21,6 +21,7 @@ use WeirTest;
 my $limit = 4 * 1024 * 1024;
 my $one_insert = 1024 * 1024;
 
+# A partition of the embedded broker keeps its last 5 MB only.
 my $broker = WeirBroker->embedded(topics => { w => 1 });
 my $node = WeirTest::start_node('main', conf => {
 	'weir.staging_limit' => '4MB', 'weir.segment_size' => '256kB',
@@ -133,7 +134,7 @@ produce(4000);
 drain('and released');
 
 $cursor->query_safe($lock_three =~ s/LIMIT 3//r);
-produce(12000);
+produce(6500);
 ok( WeirTest::poll(
 		sub {
 			my $staged = sql($size);
