@@ -95,6 +95,9 @@ for my $kind (sort keys %kinds)
 	is(sql("SELECT count(*) FROM ${kind}_rows"), $kind eq 'out_of_order' ? 100 : 50,
 		"$kind: rows are read again from there");
 	sql("SELECT weir.seek('$_', '$ahead')") for @streams;
+
+	# the broker has been asked where that is before more comes
+	WeirTest::wait_for($node, @streams);
 	produce($kind, [ [ 0, 9.95, 10 ], [ 1, 9.95, 10 ], [ 0, 10.5, 10.5 ], [ 1, 10.6, 10.6 ] ]);
 	WeirTest::wait_for($node, @streams);
 	is(sql("SELECT string_agg(p || '=' || n, ' ' ORDER BY p) FROM ${kind}_total"), '0=52 1=52',
